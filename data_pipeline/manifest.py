@@ -1,0 +1,199 @@
+"""The seal of a dataset: what conversion wrote, and the only thing a reader has to trust.
+
+    manifest = Manifest.load(Path("tfrecords/cervix"))
+    for shard in manifest.shards_of("train"): ...
+
+`manifest.json` is written last. A folder without it isn't a dataset; a file that doesn't match it isn't data.
+"""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, astuple, dataclass, fields
+from io import StringIO
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline.cli import RequestError
+
+FILE_NAME = "manifest.json"
+FORMAT = "cytotrain-dataset"
+VERSION = 1
+SPLITS = ("train", "validation", "test")
+QUARANTINE_NAME = "quarantine.csv"
+
+
+class DatasetError(RequestError):
+    """A folder that isn't a dataset, or one whose files don't match its manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSeal:
+    """A file of the dataset: `path` is relative to the dataset's folder."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSeal:
+    """A shard and the index of its record offsets beside it."""
+
+    path: str
+    split: str
+    sha256: str
+    bytes: int
+    records: int
+    offsets: FileSeal
+
+
+@dataclass(frozen=True, slots=True)
+class SplitCounts:
+    """How much of the dataset a split holds; `per_class` follows `Manifest.classes`."""
+
+    records: int
+    groups: int
+    shards: int
+    per_class: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of every input file. `inputs == written + duplicates + quarantined`."""
+
+    inputs: int
+    written: int
+    duplicates: int
+    quarantined: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineRow:
+    """An input that was not written: `outcome` is `duplicate` or `quarantined`."""
+
+    path: str
+    outcome: str
+    reason: str
+    duplicate_of: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """Which rule tied images of one slide, smear or patient together, and what it found."""
+
+    rule: str
+    description: str
+    groups: int
+    examples: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a reader may rely on. `fingerprint` is the SHA-256 of all the rest."""
+
+    organ: str
+    classes: tuple[str, ...]
+    image_size: int
+    counts: Counts
+    splits: dict[str, SplitCounts]
+    grouping: Grouping
+    shards: tuple[ShardSeal, ...]
+    files: tuple[FileSeal, ...]
+    settings: dict[str, Any]
+    warnings: tuple[str, ...]
+    inputs_sha256: str
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(_canonical(asdict(self))).hexdigest()
+
+    def shards_of(self, split: str) -> tuple[ShardSeal, ...]:
+        """The shards of `split`, in order."""
+        return tuple(shard for shard in self.shards if shard.split == split)
+
+    def to_json(self) -> str:
+        head = {"format": FORMAT, "version": VERSION, "fingerprint": self.fingerprint}
+        return json.dumps(head | asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Raises `ValueError`, `KeyError` or `TypeError` if `text` isn't a manifest, whole and unaltered."""
+        values: dict[str, Any] = json.loads(text)
+        if values.pop("format") != FORMAT or values.pop("version") != VERSION:
+            raise ValueError(f"not a {FORMAT} of version {VERSION}")
+        fingerprint = values.pop("fingerprint")
+        shards = [shard | {"offsets": FileSeal(**shard["offsets"])} for shard in values["shards"]]
+        manifest = cls(
+            **values
+            | {
+                "classes": tuple(values["classes"]),
+                "counts": Counts(**values["counts"]),
+                "splits": {name: SplitCounts(**split) for name, split in values["splits"].items()},
+                "grouping": Grouping(**values["grouping"]),
+                "shards": tuple(ShardSeal(**shard) for shard in shards),
+                "files": tuple(FileSeal(**file) for file in values["files"]),
+                "warnings": tuple(values["warnings"]),
+            }
+        )
+        if manifest.fingerprint != fingerprint:
+            raise ValueError("the fingerprint doesn't match the contents")
+        return manifest
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read the manifest of the dataset in `folder`. Raises `DatasetError`."""
+        path = folder / FILE_NAME
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise DatasetError(
+                f"No sealed dataset in {folder}: {path.name} can't be read ({error.strerror}). "
+                "To fix it: run `python -m data_pipeline` for this organ, to its end."
+            ) from error
+        try:
+            return cls.from_json(text)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DatasetError(
+                f"{path} is damaged: {error}. To fix it: restore the file, or convert again with --overwrite."
+            ) from error
+
+
+def load_offsets(folder: Path, shard: ShardSeal) -> NDArray[np.int64]:
+    """Where each record of `shard` starts, in bytes, and where the last one ends: `[records + 1] int64`.
+
+    Raises `DatasetError` if the index isn't the sealed one.
+    """
+    path = folder / shard.offsets.path
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(
+            f"Can't read {path}: {error.strerror}. To fix it: restore the file or convert again."
+        ) from error
+    if hashlib.sha256(data).hexdigest() != shard.offsets.sha256:
+        raise DatasetError(f"{path} isn't the file that was sealed. To fix it: restore it or convert again.")
+    return np.frombuffer(data, dtype="<i8")
+
+
+def quarantine_csv(rows: Iterable[QuarantineRow]) -> str:
+    """`rows` as the text of `quarantine.csv`."""
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in fields(QuarantineRow))
+    writer.writerows(astuple(row) for row in rows)
+    return text.getvalue()
+
+
+def read_quarantine(folder: Path) -> list[QuarantineRow]:
+    """What the dataset in `folder` left out, and why."""
+    with (folder / QUARANTINE_NAME).open(encoding="utf-8", newline="") as file:
+        return [QuarantineRow(**row) for row in csv.DictReader(file)]
+
+
+def _canonical(values: dict[str, Any]) -> bytes:
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

@@ -1,0 +1,101 @@
+"""Check a dataset against its seal, and for leaks between its splits.
+
+Usage: python -m data_pipeline.verify DIR [DIR ...]
+
+DIR is a dataset (tfrecords/cervix) or a folder of datasets (tfrecords). Every file is hashed again, every record read
+and its image decoded, records are counted again by split and class, and no slide, patient or image may lie in two
+splits. Ends with 0 if nothing is wrong, else with 2 and a list of what is wrong.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from absl import flags
+
+from data_pipeline import cli
+from data_pipeline.audit import ShardAudit, audit_file, audit_shards
+from data_pipeline.manifest import FILE_NAME, DatasetError, Manifest
+from data_pipeline.parallel import available_cpus
+
+MAX_PRINTED = 50
+
+
+def verify(folder: Path, *, workers: int) -> list[str]:
+    """Everything that is wrong with the dataset in `folder`; empty if nothing is. Raises `DatasetError`."""
+    manifest = Manifest.load(folder)
+    problems = [problem for seal in manifest.files if (problem := audit_file(folder, seal))]
+    problems += _strangers(folder, manifest)
+    audits = list(audit_shards(folder, manifest, decode=True, workers=workers, title="verify"))
+    problems += [problem for audit in audits for problem in audit.problems]
+    return problems + list(_miscounts(manifest, audits)) + list(_leaks(audits))
+
+
+def find_datasets(folder: Path) -> list[Path]:
+    """`folder` itself if it is a dataset, else the datasets in it. Raises `DatasetError` if there is none."""
+    if (folder / FILE_NAME).exists():
+        return [folder]
+    found = sorted(path.parent for path in folder.glob(f"*/{FILE_NAME}"))
+    if not found:
+        Manifest.load(folder)  # says what is missing and how to make it
+    return found
+
+
+def _strangers(folder: Path, manifest: Manifest) -> Iterator[str]:
+    known = {FILE_NAME} | {file.path for file in manifest.files}
+    known |= {name for shard in manifest.shards for name in (shard.path, shard.offsets.path)}
+    for path in sorted(folder.iterdir()):
+        if path.name not in known:
+            yield f"{path.name}: is no part of the dataset"
+
+
+def _miscounts(manifest: Manifest, audits: Sequence[ShardAudit]) -> Iterator[str]:
+    for split, expected in manifest.splits.items():
+        records = [record for audit in audits if audit.shard.split == split for record in audit.records]
+        found = Counter(record.label for record in records)
+        for label, name in enumerate(manifest.classes):
+            if found[label] != expected.per_class[name]:
+                yield f"{split}: {found[label]} records of {name}, {expected.per_class[name]} were sealed"
+    written = sum(split.records for split in manifest.splits.values())
+    counts = manifest.counts
+    if written != counts.written or counts.inputs != counts.written + counts.duplicates + counts.quarantined:
+        yield f"the counts don't add up: {counts}, and {written} records in the splits"
+
+
+def _leaks(audits: Sequence[ShardAudit]) -> Iterator[str]:
+    splits_of: dict[tuple[str, str], set[str]] = defaultdict(set)
+    ids: Counter[str] = Counter()
+    names: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for audit in audits:
+        for record in audit.records:
+            ids[record.id] += 1
+            for key in (("group", record.group), ("image", record.pixel_hash)):
+                splits_of[key].add(audit.shard.split)
+                names[key].append(record.id)
+    yield from (f"record {name} is there {number} times" for name, number in ids.items() if number > 1)
+    for (kind, value), splits in splits_of.items():
+        if len(splits) > 1:
+            shown = ", ".join(names[kind, value][:3])
+            yield f"leak: {kind} {value} lies in {' and '.join(sorted(splits))} ({shown})"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Verify each dataset named on the command line."""
+    if len(argv) < 2:
+        raise cli.RequestError("Name the dataset to verify: python -m data_pipeline.verify tfrecords/ORGAN")
+    failures = []
+    for folder in (found for name in argv[1:] for found in find_datasets(Path(name))):
+        problems = verify(folder, workers=flags.FLAGS.workers)
+        failures += [f"{folder}: {problem}" for problem in problems]
+        if not problems:
+            manifest = Manifest.load(folder)
+            print(f"{folder}: {manifest.counts.written} records in {len(manifest.shards)} shards, nothing is wrong")
+    if failures:
+        more = [f"… and {len(failures) - MAX_PRINTED} more"] if len(failures) > MAX_PRINTED else []
+        fix = ["To fix it: restore the dataset from a copy, or convert again with --overwrite."]
+        raise DatasetError("\n".join(failures[:MAX_PRINTED] + more + fix))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_integer("workers", available_cpus(), "How many processes read at once.", lower_bound=1)
+    cli.run(main)

@@ -1,0 +1,44 @@
+"""Packaging of cytotrain: `pip install .`, with extras `gpu`, `test` and `bench`."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = next(
+    line.split('"')[1] for line in (HERE / "data_pipeline/__init__.py").read_text().splitlines() if "__version__" in line
+)
+
+setup(
+    name="cytotrain",
+    version=VERSION,
+    description="Containerized distributed training for microscope-image classifiers",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["data_pipeline*", "trainer*"]),
+    package_data={"data_pipeline": ["templates/*", "py.typed"], "trainer": ["templates/*", "py.typed"]},
+    install_requires=[
+        "absl-py",
+        "google-cloud-storage",
+        "google-crc32c",  # TFRecord checksums, in C
+        "jinja2",  # dataset card and report
+        "keras>=3",
+        "matplotlib",  # plots in card and report
+        "numpy",
+        "pillow",  # every image format there is
+        "protobuf",
+        "scikit-learn",  # metrics
+        "tensorflow",
+        "tensorflow-datasets",
+        "tqdm",
+        "xxhash",  # identity of decoded pixels, 30 times as fast as SHA-256
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]"],
+        "test": ["hypothesis", "kubernetes-validate", "mypy", "pytest", "pytest-timeout", "pyyaml", "ruff", "types-protobuf", "types-pyyaml", "types-tqdm"],
+        "bench": ["psutil", "tabulate"],
+    },
+)
