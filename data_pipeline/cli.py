@@ -10,7 +10,7 @@ A scheduler reads the exit code, so it is part of the contract: `EXIT_REQUEST` i
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 
 EXIT_DONE = 0
 EXIT_FAULT = 1
@@ -33,6 +33,7 @@ def invalid_flag(name: str, *, expected: str, received: object, fix: str) -> Req
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Parse flags, call `main(argv)` and exit with the code the outcome stands for. Never returns."""
+    logging.set_verbosity(logging.WARNING)
     app.run(lambda argv: sys.exit(_exit_code(main, argv)), flags_parser=_parse_flags)
 
 

@@ -1,0 +1,270 @@
+"""Train an image classifier on a sealed dataset, test it once on held-out images, and write report and model.
+
+Usage: python -m trainer --organ=ORGAN --tfrecords=DIR --runs=DIR
+
+  DIR of --tfrecords   holds  ORGAN/manifest.json and shards, as written by python -m data_pipeline
+  DIR of --runs        gets   ORGAN/RUN/ with report.html, metrics.json, model/ (SavedModel), model.keras, checkpoints/
+                              and TensorBoard events
+
+Examples:
+  python -m trainer --organ=cervix --tfrecords=tfrecords --runs=runs
+  python -m trainer --organ=cervix --tfrecords=tfrecords --runs=runs --epochs=60 --patience=10 --precision=auto
+  python -m trainer --organ=all --tfrecords=tfrecords --runs=runs --distribution=mirrored
+
+All GPUs of the machine are used by default. Give the same command again to go on with a run that was interrupted, or to
+be shown the report of one that is done. SIGTERM saves and ends the run with exit code 75.
+
+Exit codes: 0 done, 2 the request is wrong, 75 stopped by SIGTERM (run it again), anything else a fault.
+"""
+
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import flags
+
+from data_pipeline import __version__, cli
+from data_pipeline.manifest import FILE_NAME, Manifest, read_quarantine
+from data_pipeline.storage import write_atomic
+from trainer import cluster, report
+from trainer.augment import Augmentation
+from trainer.checkpoints import Checkpoints, Progress
+from trainer.config import TrainConfig, config_from_flags, define_flags
+from trainer.evaluate import make_evaluation_step, predict_served, predict_split
+from trainer.export import export, load_served
+from trainer.input_pipeline import TrainInput
+from trainer.loop import TrainJob, train
+from trainer.metrics import Predictions, compute_metrics, confident_mistakes, majority_baseline
+from trainer.models import MIN_IMAGE_SIZE, MODELS, build_model
+from trainer.order import TrainOrder
+from trainer.precision import resolve_precision
+from trainer.preemption import StopSignal
+from trainer.records import RecordReader
+from trainer.run_folder import EpochLog, open_run, say_nothing
+
+MISTAKES_SHOWN = 24
+
+
+def train_organ(config: TrainConfig, strategy: tf.distribute.Strategy, stop: StopSignal) -> Path:
+    """Train, test, report and export one organ; the path of the report. Resumes what is there already."""
+    # ── The dataset and the run ──────────────────────────────────────────────────────────────────────────────────
+    manifest = Manifest.load(config.dataset_folder)
+    config = _resolve(config, manifest)
+    folder = config.runs / config.organ / config.run_name(manifest.fingerprint)
+    chief = cluster.is_chief(strategy)
+    open_run(folder, config, dataset=manifest.fingerprint, chief=chief)
+    if (folder / "metrics.json").exists() and (folder / report.FILE_NAME).exists():
+        _say(f"{config.organ}: this run is finished already")
+        return folder / report.FILE_NAME
+    _say(f"{config.organ}: {_sizes(manifest)}; {cluster.describe(strategy)}, {config.precision}")
+
+    # ── Model, optimizer, and where the run stood ────────────────────────────────────────────────────────────────
+    keras.utils.set_random_seed(config.seed)
+    with strategy.scope():
+        model = build_model(
+            config.model, image_size=config.image_size, classes=len(manifest.classes), precision=config.precision
+        )
+        optimizer = keras.optimizers.Adamax(config.learning_rate)
+        optimizer.build(model.trainable_variables)
+    checkpoints = Checkpoints(folder / "checkpoints", model, optimizer)
+    progress = checkpoints.restore_last() or Progress()
+    if progress.step:
+        _say(f"{config.organ}: goes on after step {progress.step}")
+
+    # ── Train ────────────────────────────────────────────────────────────────────────────────────────────────────
+    job = _job(config, manifest, strategy, model, optimizer, checkpoints, folder, stop)
+    progress = train(job, progress)
+    if not chief:
+        return folder / report.FILE_NAME
+
+    # ── Export the best epoch, then test what was exported: the numbers are those of the file that is served ─────
+    if checkpoints.restore_best() is None:
+        raise RuntimeError(f"The best checkpoint in {folder / 'checkpoints'} is missing or damaged.")
+    plain = build_model(config.model, image_size=config.image_size, classes=len(manifest.classes))
+    plain.set_weights(model.get_weights())
+    export(plain, classes=manifest.classes, image_size=config.image_size, folder=folder / "model")
+    served = load_served(folder / "model")
+    validation = _served_predictions(served, config, manifest, "validation")
+    test = _served_predictions(served, config, manifest, "test")  # the only place where the test split is opened
+
+    # ── Metrics and report ───────────────────────────────────────────────────────────────────────────────────────
+    metrics = _metrics(manifest, validation, test, progress)
+    write_atomic(folder / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
+    return report.write_report(
+        folder,
+        report.ReportInputs(
+            organ=config.organ,
+            run=folder.name,
+            manifest=manifest,
+            quarantine=read_quarantine(config.dataset_folder),
+            history=progress.history,
+            best_epoch=progress.best_epoch,
+            monitor=f"validation_{config.monitor}",
+            validation=metrics["validation"],
+            test=metrics["test"],
+            baselines=metrics["baselines"],
+            mistakes=_mistakes(config, manifest, test),
+            settings=config.settings(),
+            environment=_environment(strategy),
+            parameters=model.count_params(),
+            train_seconds=sum(row["seconds"] for row in progress.history),
+            command=config.command(),
+        ),
+    )
+
+
+def _job(
+    config: TrainConfig,
+    manifest: Manifest,
+    strategy: tf.distribute.Strategy,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    checkpoints: Checkpoints,
+    folder: Path,
+    stop: StopSignal,
+) -> TrainJob:
+    """Bind the pieces of training together."""
+    reader = RecordReader(config.dataset_folder, manifest, "train")
+    held_out = RecordReader(config.dataset_folder, manifest, "validation")
+    layout = cluster.layout_of(strategy)
+    evaluation_step = make_evaluation_step(strategy, model)
+    chief = cluster.is_chief(strategy)
+
+    def validate() -> dict[str, Any]:
+        predictions = predict_split(
+            strategy,
+            evaluation_step,
+            held_out,
+            batch_size=config.batch_size,
+            image_size=config.image_size,
+            layout=layout,
+        )
+        return compute_metrics(predictions, manifest.classes)
+
+    return TrainJob(
+        strategy=strategy,
+        layout=layout,
+        model=model,
+        optimizer=optimizer,
+        reader=reader,
+        order=TrainOrder(len(reader), config.batch_size, config.seed),
+        how=TrainInput(config.image_size, Augmentation() if config.augment else Augmentation.none(), config.seed),
+        epochs=config.epochs,
+        patience=config.patience,
+        monitor=config.monitor,
+        checkpoint_every=config.checkpoint_every,
+        checkpoints=checkpoints,
+        validate=validate,
+        on_epoch=EpochLog(folder, epochs=config.epochs) if chief else say_nothing,
+        stop_requested=stop.is_set,
+        chief=chief,
+    )
+
+
+def _resolve(config: TrainConfig, manifest: Manifest) -> TrainConfig:
+    """`config` with what depends on dataset and device filled in. Raises `RequestError` for what can't work."""
+    size = config.image_size or manifest.image_size
+    if size < MIN_IMAGE_SIZE:
+        fix = f"use at least {MIN_IMAGE_SIZE} pixels"
+        raise cli.invalid_flag("image_size", expected=f"{MIN_IMAGE_SIZE} or more", received=size, fix=fix)
+    for split in ("train", "validation", "test"):
+        if manifest.splits[split].records == 0:
+            raise cli.RequestError(
+                f"The dataset at {config.dataset_folder} has no {split} records. To fix it: convert more groups of "
+                "images, or with larger --test_fraction and --validation_fraction."
+            )
+    return replace(config, image_size=size, precision=resolve_precision(config.precision))
+
+
+def _served_predictions(served: Any, config: TrainConfig, manifest: Manifest, split: str) -> Predictions:
+    return predict_served(served, RecordReader(config.dataset_folder, manifest, split), title=split)
+
+
+def _metrics(manifest: Manifest, validation: Predictions, test: Predictions, progress: Progress) -> dict[str, Any]:
+    return {
+        "organ": manifest.organ,
+        "classes": list(manifest.classes),
+        "dataset": manifest.fingerprint,
+        "best_epoch": progress.best_epoch,
+        "epochs": len(progress.history),
+        "validation": compute_metrics(validation, manifest.classes),
+        "test": compute_metrics(test, manifest.classes),
+        "baselines": {"majority": majority_baseline(manifest.splits["train"].per_class, test, manifest.classes)},
+        "history": list(progress.history),
+    }
+
+
+def _mistakes(config: TrainConfig, manifest: Manifest, test: Predictions) -> tuple[report.Example, ...]:
+    """The test images that the model got wrong with the greatest confidence."""
+    worst = confident_mistakes(test, MISTAKES_SHOWN)
+    records = RecordReader(config.dataset_folder, manifest, "test").records(np.array(worst, dtype=np.int64))
+    return tuple(
+        report.Example(
+            image=record.image,
+            id=record.id,
+            group=record.group,
+            truth=manifest.classes[test.labels[i]],
+            predicted=manifest.classes[test.answers[i]],
+            confidence=float(test.confidences[i]),
+        )
+        for i, record in zip(worst, records, strict=True)
+    )
+
+
+def _environment(strategy: tf.distribute.Strategy) -> dict[str, str]:
+    return {
+        "cytotrain": __version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "devices": cluster.describe(strategy),
+    }
+
+
+def _sizes(manifest: Manifest) -> str:
+    counts = ", ".join(f"{split.records} {name}" for name, split in manifest.splits.items())
+    return f"{counts} images of {len(manifest.classes)} classes"
+
+
+def _organs(names: list[str], tfrecords: Path) -> list[str]:
+    """The datasets to train on. Raises `RequestError` if there is none."""
+    there = sorted(path.parent.name for path in tfrecords.glob(f"*/{FILE_NAME}"))
+    if names != ["all"]:
+        return names
+    if not there:
+        raise cli.RequestError(f"{tfrecords} holds no dataset. To fix it: run python -m data_pipeline first.")
+    return there
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train on the organs of the command line, one after another."""
+    if len(argv) > 1:
+        raise cli.RequestError(f"Unexpected argument {argv[1]!r}. To fix it: flags begin with --, see --help.")
+    values = flags.FLAGS
+    configs = [config_from_flags(values, organ) for organ in _organs(values.organ, Path(values.tfrecords))]
+    for config in configs:
+        Manifest.load(config.dataset_folder)  # wrong requests end before TensorFlow computes anything
+    stop = StopSignal()
+    tf.config.experimental.enable_op_determinism()
+    strategy = cluster.make_strategy(values.distribution, logical_cpus=values.logical_cpus)
+    for config in configs:
+        path = train_organ(config, strategy, stop)
+        print(f"Report: {path}", flush=True)
+
+
+if __name__ == "__main__":
+    define_flags(sorted(MODELS))
+    cli.run(main)

@@ -1,0 +1,80 @@
+"""Which devices train, and the `tf.distribute` strategy that binds them.
+
+    strategy = make_strategy(config.distribution, logical_cpus=0)
+    layout = layout_of(strategy)
+
+`auto` takes every GPU of this machine, or the CPU where there is none. A machine without a GPU can stand in for one
+with several: `--logical_cpus=2` cuts the CPU into two devices, on which MirroredStrategy does what it does on GPUs.
+"""
+
+import json
+import os
+
+import tensorflow as tf
+
+from data_pipeline.cli import invalid_flag
+from trainer.input_pipeline import Layout
+
+AUTO, SINGLE, MIRRORED, MULTIWORKER = DISTRIBUTIONS = ("auto", "single", "mirrored", "multiworker")
+
+
+def make_strategy(distribution: str, *, logical_cpus: int) -> tf.distribute.Strategy:
+    """The strategy for `distribution`. Must be called before TensorFlow has used a device. Raises `RequestError`."""
+    cpus = _logical_cpus(logical_cpus)
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if distribution == MULTIWORKER or (distribution == AUTO and _workers_in_environment() > 1):
+        return _multiworker()
+    if distribution == MIRRORED or (distribution == AUTO and (len(gpus) > 1 or cpus > 1)):
+        devices = [f"GPU:{i}" for i in range(len(gpus))] or [f"CPU:{i}" for i in range(cpus)]
+        return tf.distribute.MirroredStrategy(devices)
+    return tf.distribute.OneDeviceStrategy("GPU:0" if gpus else "CPU:0")
+
+
+def layout_of(strategy: tf.distribute.Strategy) -> Layout:
+    """Which replicas this process feeds."""
+    replicas = strategy.num_replicas_in_sync
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.cluster_spec():
+        return Layout(replicas, 0, replicas)
+    workers = resolver.cluster_spec().num_tasks("worker")
+    local = replicas // workers
+    return Layout(replicas, resolver.task_id * local, local)
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process writes the files that all workers share."""
+    resolver = strategy.cluster_resolver
+    return resolver is None or not resolver.cluster_spec() or resolver.task_id == 0
+
+
+def describe(strategy: tf.distribute.Strategy) -> str:
+    """The devices in a few words, for the log and the report."""
+    devices = [device.split("device:")[-1] for device in strategy.extended.worker_devices]
+    return f"{type(strategy).__name__} over {strategy.num_replicas_in_sync} replicas, here {', '.join(devices)}"
+
+
+def _logical_cpus(wanted: int) -> int:
+    """Cut the CPU into `wanted` devices; does nothing for 0 or where that is done already."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    there = tf.config.get_logical_device_configuration(cpu)
+    if wanted > 1 and len(there or ()) != wanted:
+        try:
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * wanted)
+        except RuntimeError as error:
+            fix = "start a new process for another number of logical CPUs"
+            raise invalid_flag("logical_cpus", expected=f"{len(there or ())}", received=wanted, fix=fix) from error
+    return max(1, wanted)
+
+
+def _workers_in_environment() -> int:
+    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+    return len(cluster.get("worker", []))
+
+
+def _multiworker() -> tf.distribute.Strategy:
+    if _workers_in_environment() == 0:
+        fix = 'set TF_CONFIG to {"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}'
+        raise invalid_flag("distribution", expected="workers named in TF_CONFIG", received=MULTIWORKER, fix=fix)
+    return tf.distribute.MultiWorkerMirroredStrategy()

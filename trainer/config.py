@@ -1,0 +1,126 @@
+"""The command line of training, as a frozen dataclass.
+
+    define_flags()                       # in __main__
+    config = config_from_flags(flags.FLAGS, organ="cervix")
+
+Only `__main__` reads flags; everything else takes a `TrainConfig` or a part of it.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from data_pipeline.cli import invalid_flag
+from data_pipeline.storage import local_path
+
+# What may differ between the start of a run and its resumption, without changing what is learnt.
+ENVIRONMENT = frozenset({"tfrecords", "runs", "run", "distribution", "logical_cpus", "checkpoint_every"})
+MONITORS = ("balanced_accuracy", "accuracy", "macro_f1", "loss")
+PRECISIONS = ("float32", "bfloat16", "auto")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All that decides a run. `image_size` 0 means as stored, `patience` 0 never to stop early."""
+
+    organ: str
+    tfrecords: Path
+    runs: Path
+    run: str = ""
+    model: str = "seed"
+    epochs: int = 30
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    image_size: int = 0
+    augment: bool = True
+    patience: int = 0
+    monitor: str = "balanced_accuracy"
+    seed: int = 0
+    precision: str = "float32"
+    distribution: str = "auto"
+    logical_cpus: int = 0
+    checkpoint_every: int = 0
+
+    @property
+    def dataset_folder(self) -> Path:
+        return self.tfrecords / self.organ
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the result: everything but `ENVIRONMENT`."""
+        return {name: value for name, value in asdict(self).items() if name not in ENVIRONMENT}
+
+    def run_name(self, fingerprint: str) -> str:
+        """`--run`, or a name that is the same for the same settings and data, so that a repeated command resumes."""
+        key = json.dumps([self.settings(), fingerprint], sort_keys=True)
+        short = hashlib.sha256(key.encode()).hexdigest()[:8]
+        return self.run or f"{self.model}-{self.image_size}px-e{self.epochs}-s{self.seed}-{short}"
+
+    def command(self) -> str:
+        """The command that makes this run, for the report. Settings at their defaults are left out."""
+        defaults = {field.name: field.default for field in fields(self)}
+        parts = []
+        for name, value in asdict(self).items():
+            if name == "run" or (name in defaults and value == defaults[name]):
+                continue
+            parts.append(f"--no{name}" if value is False else f"--{name}={value}")
+        return " ".join(["python -m trainer", *parts])
+
+
+def define_flags(model_names: list[str]) -> None:
+    """Declare the flags of training. Their defaults are those of `TrainConfig`."""
+    default = {field.name: field.default for field in fields(TrainConfig)}
+    string, integer, number, choice = flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_float, flags.DEFINE_enum
+    flags.DEFINE_list("organ", None, "Organ to train for: a dataset of --tfrecords, a comma-separated list, or `all`.")
+    string("tfrecords", None, "Folder of datasets, as written by python -m data_pipeline.")
+    string("runs", None, "Folder that gets ORGAN/RUN with checkpoints, metrics.json, report.html and the model.")
+    string("run", default["run"], "Name of the run. By default made from settings and data: the same command resumes.")
+    choice("model", default["model"], model_names, "The network, see trainer/models.py.")
+    integer("epochs", default["epochs"], "How often each training image is seen.", lower_bound=1)
+    integer("batch_size", default["batch_size"], "Images a step, over all replicas together.", lower_bound=1)
+    number("learning_rate", default["learning_rate"], "Of the Adamax optimizer.")
+    integer("image_size", default["image_size"], "Width and height in pixels; 0: as stored.", lower_bound=0)
+    flags.DEFINE_bool("augment", default["augment"], "Rotate, shift, zoom, flip and light training images at random.")
+    integer("patience", default["patience"], "Stop after this many epochs without progress; 0: never.", lower_bound=0)
+    choice("monitor", default["monitor"], list(MONITORS), "Validation metric that says which epoch is best.")
+    integer("seed", default["seed"], "Of weights, order and augmentation.", lower_bound=0)
+    choice(
+        "precision", default["precision"], list(PRECISIONS), "Of the layers; auto: bfloat16 where the device has it."
+    )
+    choice(
+        "distribution",
+        default["distribution"],
+        ["auto", "single", "mirrored", "multiworker"],
+        "One device, all devices of this machine, or the workers of TF_CONFIG; auto takes what is there.",
+    )
+    integer(
+        "logical_cpus", default["logical_cpus"], "Cut the CPU into this many devices, to try mirroring.", lower_bound=0
+    )
+    integer(
+        "checkpoint_every",
+        default["checkpoint_every"],
+        "Steps between checkpoints within an epoch; 0: none.",
+        lower_bound=0,
+    )
+    flags.mark_flags_as_required(["organ", "tfrecords", "runs"])
+
+
+def config_from_flags(values: flags.FlagValues, organ: str) -> TrainConfig:
+    """The flags as a config for one organ. Raises `RequestError` for values that can't work."""
+    rate = values.learning_rate
+    if not 0 < rate < 10:
+        raise invalid_flag("learning_rate", expected="a number above 0", received=rate, fix="try --learning_rate=0.001")
+    if "/" in values.run or values.run.startswith("."):
+        raise invalid_flag(
+            "run", expected="a plain name", received=values.run, fix="leave out slashes and leading dots"
+        )
+    names = [field.name for field in fields(TrainConfig) if field.name not in ("organ", "tfrecords", "runs")]
+    return TrainConfig(
+        organ=organ,
+        tfrecords=local_path("tfrecords", values.tfrecords),
+        runs=local_path("runs", values.runs),
+        **{name: values[name].value for name in names},
+    )

@@ -1,0 +1,141 @@
+"""Exact evaluation: every record of a split once, each prediction with its own label.
+
+Usage: python -m trainer.evaluate --model=DIR --tfrecords=DIR --organ=ORGAN [--split=test]
+
+Tests an exported model on a sealed dataset with the same classes and prints the metrics; the last line on stdout is one
+line of JSON.
+
+A prediction stays paired with its record because the record's number travels with it: through shuffling, padding and
+replicas. At the end the numbers must be exactly 0 … n − 1, or the evaluation fails.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import flags
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from data_pipeline import cli
+from data_pipeline.manifest import SPLITS, Manifest
+from data_pipeline.storage import local_path
+from trainer.export import Served, load_served
+from trainer.input_pipeline import Layout, evaluation_batches
+from trainer.metrics import Predictions, compute_metrics
+from trainer.records import RecordReader
+
+SERVED_BATCH = 32
+
+
+def make_evaluation_step(strategy: tf.distribute.Strategy, model: keras.Model) -> Callable[[Any], Any]:
+    """A compiled step: batch → (record numbers, weights, labels, probabilities), gathered from all replicas."""
+
+    def on_replica(batch: dict[str, Any]) -> tuple[Any, ...]:
+        return batch["index"], batch["weight"], batch["label"], model(batch["image"], training=False)
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def step(batch: Any) -> Any:
+        return tuple(strategy.gather(part, axis=0) for part in strategy.run(on_replica, args=(batch,)))
+
+    return step  # type: ignore[no-any-return]
+
+
+def predict_split(
+    strategy: tf.distribute.Strategy,
+    step: Callable[[Any], Any],
+    reader: RecordReader,
+    *,
+    batch_size: int,
+    image_size: int,
+    layout: Layout,
+) -> Predictions:
+    """What the model behind `step` says about every record of `reader`, computed on all replicas."""
+
+    def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return evaluation_batches(reader, batch_size=batch_size, image_size=image_size, layout=layout)
+
+    parts = [[np.asarray(part) for part in step(b)] for b in strategy.distribute_datasets_from_function(batches)]
+    index, weight, labels, probabilities = (np.concatenate(column) for column in zip(*parts, strict=True))
+    real = weight > 0
+    return _paired(reader, index[real], labels[real], probabilities[real])
+
+
+def predict_served(served: Served, reader: RecordReader, *, title: str) -> Predictions:
+    """What an exported model says about the stored bytes of every record of `reader`."""
+    labels, probabilities = [], []
+    with tqdm(total=len(reader), desc=title, unit="image", leave=False) as bar:
+        for start in range(0, len(reader), SERVED_BATCH):
+            records = reader.records(np.arange(start, min(start + SERVED_BATCH, len(reader))))
+            probabilities.append(served.probabilities([record.image for record in records]))
+            labels += [record.label for record in records]
+            bar.update(len(records))
+    index = np.arange(len(reader), dtype=np.int64)
+    return _paired(reader, index, np.array(labels, dtype=np.int64), np.concatenate(probabilities))
+
+
+def _paired(
+    reader: RecordReader,
+    index: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+) -> Predictions:
+    """Predictions in the order of the records. Raises `RuntimeError` if one is missing, doubled or mislabelled."""
+    order = np.argsort(index, kind="stable")
+    if not np.array_equal(index[order], np.arange(len(reader))):
+        raise RuntimeError(
+            f"Evaluation saw {len(index)} records with {len(set(index.tolist()))} numbers of {len(reader)}."
+        )
+    records = reader.records(index[order])
+    if [record.label for record in records] != labels[order].tolist():
+        raise RuntimeError("Evaluation paired a prediction with another record's label.")
+    return Predictions(
+        ids=tuple(record.id for record in records),
+        groups=tuple(record.group for record in records),
+        labels=labels[order],
+        probabilities=probabilities[order],
+    )
+
+
+def evaluate_served(model: Path, dataset: Path, split: str) -> dict[str, Any]:
+    """The metrics of an exported model on a split. Raises `RequestError` if model and dataset don't fit."""
+    manifest = Manifest.load(dataset)
+    served = load_served(model)
+    if served.classes != manifest.classes:
+        raise cli.RequestError(
+            f"The model at {model} knows the classes {', '.join(served.classes)}; the dataset at {dataset} has "
+            f"{', '.join(manifest.classes)}. To fix it: name a dataset with the same classes."
+        )
+    if manifest.splits[split].records == 0:
+        raise cli.RequestError(f"{dataset} has no {split} records. To fix it: name another --split.")
+    predictions = predict_served(served, RecordReader(dataset, manifest, split), title=split)
+    return compute_metrics(predictions, manifest.classes)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Test the model of the command line."""
+    values = flags.FLAGS
+    folder = local_path("tfrecords", values.tfrecords) / values.organ
+    metrics = evaluate_served(local_path("model", values.model), folder, values.split)
+    for name in ("n", "groups", "accuracy", "balanced_accuracy", "macro_f1", "log_loss"):
+        print(f"{name:>20}  {metrics[name]:.4g}", file=sys.stderr)
+    for name, row in metrics["per_class"].items():
+        print(
+            f"{name:>20}  precision {row['precision']:.3f}  recall {row['recall']:.3f}  n {row['support']}",
+            file=sys.stderr,
+        )
+    print(json.dumps({values.split: metrics}))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("model", None, "An exported model: RUN/model, or the run's folder.")
+    flags.DEFINE_string("tfrecords", None, "Folder of datasets.")
+    flags.DEFINE_string("organ", None, "Which dataset of --tfrecords.")
+    flags.DEFINE_enum("split", "test", list(SPLITS), "Which split to test on.")
+    flags.mark_flags_as_required(["model", "tfrecords", "organ"])
+    cli.run(main)

@@ -1,0 +1,150 @@
+"""From records to batches on the device.
+
+    dataset = train_batches(reader, order, plan, layout, start_step=0, stop_step=order.steps_per_epoch)
+    dataset = evaluation_batches(reader, batch_size=128, image_size=256, layout=layout)
+
+Reading is random access, decoding runs on all cores, augmentation is one XLA-compiled call a batch. Every batch has
+the same static shape: a short one is padded with records of weight 0. A dataset yields one element per local replica
+and step, as `tf.distribute` takes them.
+
+Elements are dicts of `image [n, size, size, 3] float32` in [0, 1], `label [n] int64`, `index [n] int64` (the record's
+number in its split) and `weight [n] float32`: a record's share of the step's mean, so that summing weighted losses over
+all replicas gives the mean over the global batch.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from trainer.augment import Augmentation, draw, warp
+from trainer.order import TrainOrder, spread
+from trainer.records import RecordReader
+
+FEATURES = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
+MATRIX_SIZE = 6
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where this process stands among the replicas: it feeds replicas `first` to `first + local - 1` of `replicas`."""
+
+    replicas: int = 1
+    first: int = 0
+    local: int = 1
+
+    def per_replica(self, batch_size: int) -> int:
+        """How many records of a global batch a replica holds, padding included."""
+        return -(-batch_size // self.replicas)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainInput:
+    """How training images are made."""
+
+    image_size: int
+    augmentation: Augmentation
+    seed: int
+
+
+def train_batches(
+    reader: RecordReader, order: TrainOrder, how: TrainInput, layout: Layout, *, start_step: int, stop_step: int
+) -> tf.data.Dataset:
+    """The batches of global steps `start_step` to `stop_step - 1`."""
+    per_replica = layout.per_replica(min(order.batch_size, order.records))
+
+    def load(step: int, replica: int) -> tuple[Any, ...]:
+        epoch, batch = order.batch(start_step + step)
+        indices = spread(batch, replicas=layout.replicas, per_replica=per_replica)[replica]
+        draws = draw(how.augmentation, seed=how.seed, epoch=epoch, indices=indices)
+        weight = (indices >= 0) / np.float32(len(batch))
+        return *_examples(reader, indices), weight, draws.matrices(how.image_size), draws.brightness
+
+    def finish(examples: dict[str, Any], matrices: Any, brightness: Any) -> dict[str, Any]:
+        return examples | {"image": warp(examples["image"], matrices, brightness)}
+
+    dataset = _decoded(load, stop_step - start_step, layout, per_replica, how.image_size)
+    return _delivered(dataset.map(finish, num_parallel_calls=2))
+
+
+def evaluation_batches(reader: RecordReader, *, batch_size: int, image_size: int, layout: Layout) -> tf.data.Dataset:
+    """Every record once, in order, as it is stored; `weight` is 1 for a record and 0 for padding."""
+    per_replica = layout.per_replica(min(batch_size, len(reader)))
+    step_size = per_replica * layout.replicas
+    nothing = np.zeros([per_replica, MATRIX_SIZE], np.float32), np.zeros([per_replica], np.float32)
+
+    def load(step: int, replica: int) -> tuple[Any, ...]:
+        batch = np.arange(step * step_size, min((step + 1) * step_size, len(reader)), dtype=np.int64)
+        indices = spread(batch, replicas=layout.replicas, per_replica=per_replica)[replica]
+        return *_examples(reader, indices), (indices >= 0).astype(np.float32), *nothing
+
+    def finish(examples: dict[str, Any], matrices: Any, brightness: Any) -> dict[str, Any]:
+        return examples | {"image": to_unit_range(examples["image"])}
+
+    steps = -(-len(reader) // step_size)
+    return _delivered(_decoded(load, steps, layout, per_replica, image_size).map(finish, num_parallel_calls=2))
+
+
+def decode_image(encoded: Any, image_size: int) -> Any:
+    """An encoded image of any size as `[image_size, image_size, 3] float32` in [0, 255].
+
+    Resizing is bilinear with antialiasing and ignores the aspect ratio, as conversion does. Of an image of the right
+    size not a bit is changed.
+    """
+    pixels = tf.cast(tf.io.decode_image(encoded, channels=3, expand_animations=False), tf.float32)
+    fits = tf.reduce_all(tf.shape(pixels)[:2] == image_size)
+    resize = lambda: tf.image.resize(pixels, [image_size, image_size], antialias=True)  # noqa: E731
+    return tf.ensure_shape(tf.cond(fits, lambda: pixels, resize), [image_size, image_size, 3])
+
+
+def to_unit_range(pixels: Any) -> Any:
+    """Pixels of 0 … 255 as the model takes them."""
+    return tf.cast(pixels, tf.float32) / 255.0
+
+
+def _examples(reader: RecordReader, indices: Indices) -> tuple[Any, Indices]:
+    """Serialised examples and their indices; padding repeats a record, which its weight then takes out."""
+    stored = np.maximum(indices, 0)
+    return np.array(reader.read(stored), dtype=object), indices
+
+
+def _decoded(
+    load: Callable[[int, int], tuple[Any, ...]], steps: int, layout: Layout, per_replica: int, image_size: int
+) -> tf.data.Dataset:
+    """(examples, matrices, brightness) for each step and local replica, images decoded but not finished."""
+
+    def fetch(number: Any) -> tuple[Any, ...]:
+        step, local = number // layout.local, number % layout.local
+        # Stateless, or op determinism would make tf.data run one call after another.
+        types = [tf.string, tf.int64, tf.float32, tf.float32, tf.float32]
+        parts = tf.numpy_function(_load_ints(load), [step, layout.first + local], types, stateful=False)
+        for part, shape in zip(parts, ([], [], [], [MATRIX_SIZE], []), strict=True):
+            part.set_shape([per_replica, *shape])
+        serialised, index, weight, matrices, brightness = parts
+        examples = tf.io.parse_example(serialised, FEATURES) | {"index": index, "weight": weight}
+        return examples, matrices, brightness
+
+    def decode(examples: dict[str, Any], matrices: Any, brightness: Any) -> tuple[Any, ...]:
+        return examples | {"image": decode_image(examples["image"], image_size)}, matrices, brightness
+
+    dataset = tf.data.Dataset.range(steps * layout.local).map(fetch, num_parallel_calls=2)
+    # Decoding one image at a time spreads a batch over all cores; batching again costs less than it saves.
+    dataset = dataset.unbatch().map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.batch(per_replica, drop_remainder=True)
+
+
+def _load_ints(load: Callable[[int, int], tuple[Any, ...]]) -> Callable[[Any, Any], tuple[Any, ...]]:
+    return lambda step, replica: load(int(step), int(replica))
+
+
+def _delivered(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    options = tf.data.Options()
+    options.deterministic = True
+    # The sequence is laid out for the replicas already; tf.distribute must not shard it again.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return dataset.with_options(options).prefetch(2)

@@ -1,0 +1,136 @@
+"""Predict the diagnosis of image files with an exported model.
+
+Usage: python -m trainer.predict --model=DIR [--output=FILE.csv] PATH [PATH ...]
+
+A PATH is an image file or a folder of them. Without --output a table is printed; with it a CSV file is written: path,
+class, confidence, a column of probability for each class, and error. A file that can't be read as an image gets a row
+with its error, the others go on, and the exit code is 1.
+"""
+
+import csv
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from absl import flags
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from data_pipeline import cli
+from data_pipeline.storage import local_path, write_atomic
+from trainer.export import Served, load_served
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One file's row: `probabilities` is `[classes]`, or None beside an `error`."""
+
+    path: str
+    probabilities: NDArray[np.float32] | None
+    error: str = ""
+
+
+def predict(served: Served, paths: Sequence[Path]) -> Iterator[Prediction]:
+    """A prediction for each of `paths`, in order. A bad file is a row with its error."""
+    for start in range(0, len(paths), BATCH):
+        batch = paths[start : start + BATCH]
+        contents = [_read(path) for path in batch]
+        good = [data for data in contents if isinstance(data, bytes)]
+        try:
+            results = iter(served.probabilities(good)) if good else iter(())
+        except tf.errors.InvalidArgumentError:
+            # One of them is no image: ask for each alone to learn which.
+            results = None
+        for path, data in zip(batch, contents, strict=True):
+            if isinstance(data, str):
+                yield Prediction(str(path), None, data)
+            elif results is not None:
+                yield Prediction(str(path), next(results))
+            else:
+                yield _predict_one(served, path, data)
+
+
+def find_images(arguments: Sequence[str]) -> list[Path]:
+    """The files named, and those below the folders named, hidden ones left out. Raises `RequestError`."""
+    found: list[Path] = []
+    for argument in arguments:
+        path = Path(argument)
+        if not path.exists():
+            raise cli.RequestError(f"{path} doesn't exist. To fix it: check the path.")
+        inside = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        found += inside if path.is_dir() else [path]
+    if not found:
+        raise cli.RequestError("No image to predict. To fix it: python -m trainer.predict --model=DIR PATH [PATH ...]")
+    return found
+
+
+def as_csv(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
+    """All predictions as CSV text."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "class", "confidence", *(f"probability_{name}" for name in classes), "error"])
+    for row in predictions:
+        if row.probabilities is None:
+            writer.writerow([row.path, "", "", *("" for _ in classes), row.error])
+        else:
+            best = int(row.probabilities.argmax())
+            shares = [f"{share:.6f}" for share in row.probabilities]
+            writer.writerow([row.path, classes[best], shares[best], *shares, ""])
+    return text.getvalue()
+
+
+def as_table(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
+    """All predictions for a person to read."""
+    width = max(len(row.path) for row in predictions)
+    lines = []
+    for row in predictions:
+        if row.probabilities is None:
+            lines.append(f"{row.path:<{width}}  {row.error}")
+        else:
+            best = int(row.probabilities.argmax())
+            lines.append(f"{row.path:<{width}}  {row.probabilities[best]:6.1%}  {classes[best]}")
+    return "\n".join(lines)
+
+
+def _read(path: Path) -> bytes | str:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        return f"can't be read: {error.strerror}"
+
+
+def _predict_one(served: Served, path: Path, data: bytes) -> Prediction:
+    try:
+        return Prediction(str(path), served.probabilities([data])[0])
+    except tf.errors.InvalidArgumentError:
+        return Prediction(str(path), None, "not a JPEG, PNG, BMP or GIF image, or damaged")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Predict the files of the command line."""
+    paths = find_images(argv[1:])
+    served = load_served(local_path("model", flags.FLAGS.model))
+    rows = list(tqdm(predict(served, paths), total=len(paths), desc="predict", unit="image", leave=False))
+    if flags.FLAGS.output:
+        output = Path(flags.FLAGS.output)
+        write_atomic(output, as_csv(rows, served.classes).encode(errors="backslashreplace"))
+        print(f"Predictions: {output} ({len(rows)} files)")
+    else:
+        print(as_table(rows, served.classes))
+    failed = sum(row.probabilities is None for row in rows)
+    if failed:
+        print(f"{failed} of {len(rows)} files could not be predicted.", file=sys.stderr)
+        sys.exit(cli.EXIT_FAULT)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("model", None, "An exported model: RUN/model, or the run's folder.")
+    flags.DEFINE_string("output", None, "CSV file to write. By default a table is printed.")
+    flags.mark_flag_as_required("model")
+    cli.run(main)
