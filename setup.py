@@ -26,7 +26,7 @@ setup(
         "google-crc32c",  # TFRecord checksums, in C
         "jinja2",  # dataset card and report
         "keras>=3",
-        "matplotlib",  # plots in card and report
+        "matplotlib",  # plots in the report
         "numpy",
         "pillow",  # every image format there is
         "protobuf",

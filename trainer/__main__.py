@@ -106,7 +106,7 @@ def train_organ(config: TrainConfig, strategy: tf.distribute.Strategy, stop: Sto
             quarantine=read_quarantine(config.dataset_folder),
             history=progress.history,
             best_epoch=progress.best_epoch,
-            monitor=f"validation_{config.monitor}",
+            monitor=config.monitor,
             validation=metrics["validation"],
             test=metrics["test"],
             baselines=metrics["baselines"],

@@ -34,14 +34,20 @@ SERVED_BATCH = 32
 
 
 def make_evaluation_step(strategy: tf.distribute.Strategy, model: keras.Model) -> Callable[[Any], Any]:
-    """A compiled step: batch → (record numbers, weights, labels, probabilities), gathered from all replicas."""
+    """A compiled step: batch → `[n, 3 + classes] float64`, gathered from all replicas.
 
-    def on_replica(batch: dict[str, Any]) -> tuple[Any, ...]:
-        return batch["index"], batch["weight"], batch["label"], model(batch["image"], training=False)
+    A row is (record number, weight, label, probabilities …): one table, so that its parts can't get out of step and
+    one collective operation carries them. float64 holds every number exactly.
+    """
+
+    def on_replica(batch: dict[str, Any]) -> Any:
+        columns = [batch["index"], batch["weight"], batch["label"]]
+        numbers = tf.stack([tf.cast(column, tf.float64) for column in columns], axis=1)
+        return tf.concat([numbers, tf.cast(model(batch["image"], training=False), tf.float64)], axis=1)
 
     @tf.function  # type: ignore[untyped-decorator]
     def step(batch: Any) -> Any:
-        return tuple(strategy.gather(part, axis=0) for part in strategy.run(on_replica, args=(batch,)))
+        return strategy.gather(strategy.run(on_replica, args=(batch,)), axis=0)
 
     return step  # type: ignore[no-any-return]
 
@@ -60,10 +66,10 @@ def predict_split(
     def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
         return evaluation_batches(reader, batch_size=batch_size, image_size=image_size, layout=layout)
 
-    parts = [[np.asarray(part) for part in step(b)] for b in strategy.distribute_datasets_from_function(batches)]
-    index, weight, labels, probabilities = (np.concatenate(column) for column in zip(*parts, strict=True))
-    real = weight > 0
-    return _paired(reader, index[real], labels[real], probabilities[real])
+    tables = [np.asarray(step(batch)) for batch in strategy.distribute_datasets_from_function(batches)]
+    table = np.concatenate(tables)
+    real = table[table[:, 1] > 0]
+    return _paired(reader, real[:, 0].astype(np.int64), real[:, 2].astype(np.int64), real[:, 3:].astype(np.float32))
 
 
 def predict_served(served: Served, reader: RecordReader, *, title: str) -> Predictions:

@@ -1,0 +1,100 @@
+"""The split of groups: whole, balanced, stable."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_pipeline.splits import TEST, TRAIN, VALIDATION, Fractions, split_groups
+
+
+def one_class_each(sizes: list[list[int]]) -> np.ndarray:
+    """Counts `[groups, classes]` for groups of one class each: `sizes[c]` are the sizes of class c's groups."""
+    rows = []
+    for label, groups in enumerate(sizes):
+        for size in groups:
+            row = [0] * len(sizes)
+            row[label] = size
+            rows.append(row)
+    return np.array(rows, dtype=np.int64)
+
+
+def names(count: int) -> list[str]:
+    return [f"group {i}" for i in range(count)]
+
+
+group_sizes = st.lists(st.lists(st.integers(1, 20), min_size=20, max_size=40), min_size=2, max_size=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(group_sizes, st.integers(0, 1000))
+def test_each_diagnosis_keeps_its_fractions_as_closely_as_its_groups_allow(sizes: list[list[int]], seed: int) -> None:
+    counts = one_class_each(sizes)
+    fractions = Fractions()
+    assignment = split_groups(counts, names(len(counts)), fractions=fractions, seed=seed)
+    held = np.stack([counts[assignment == split].sum(axis=0) for split in (TRAIN, VALIDATION, TEST)])
+    off = np.abs(held / counts.sum(axis=0) - fractions.of_all()[:, None])
+    half_a_group = counts.max(axis=0) / counts.sum(axis=0) / 2
+    assert (off <= np.maximum(0.01, half_a_group) + 1e-9).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.integers(1, 9), min_size=3, max_size=8), min_size=2, max_size=5), st.integers(0, 99))
+def test_a_diagnosis_of_three_groups_is_in_every_split(sizes: list[list[int]], seed: int) -> None:
+    counts = one_class_each(sizes)
+    assignment = split_groups(counts, names(len(counts)), fractions=Fractions(), seed=seed)
+    for split in (TRAIN, VALIDATION, TEST):
+        assert (counts[assignment == split].sum(axis=0) > 0).all()
+
+
+@given(st.integers(0, 99))
+def test_few_groups_serve_training_first_then_testing(seed: int) -> None:
+    counts = one_class_each([[5], [5, 5], [1] * 30])
+    assignment = split_groups(counts, names(len(counts)), fractions=Fractions(), seed=seed)
+    assert assignment[0] == TRAIN
+    assert sorted(assignment[1:3]) == [TRAIN, TEST]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 99), st.randoms())
+def test_the_order_of_the_groups_plays_no_part(seed: int, random) -> None:
+    counts = one_class_each([[3, 1, 4, 1, 5, 9, 2, 6] * 4, [2, 7, 1, 8] * 6])
+    plain = split_groups(counts, names(len(counts)), fractions=Fractions(), seed=seed)
+    order = list(range(len(counts)))
+    random.shuffle(order)
+    shuffled = split_groups(counts[order], [f"group {i}" for i in order], fractions=Fractions(), seed=seed)
+    assert (plain[order] == shuffled).all()
+
+
+def test_an_added_group_leaves_other_diagnoses_as_they_were() -> None:
+    sizes = [[1] * 200, [1] * 200]
+    counts = one_class_each(sizes)
+    before = split_groups(counts, names(400), fractions=Fractions(), seed=1)
+    more = np.concatenate([counts, [[1, 0]]])
+    after = split_groups(more, [*names(400), "new"], fractions=Fractions(), seed=1)[:400]
+    assert (before[200:] == after[200:]).all()
+    assert (before[:200] != after[:200]).sum() <= 2
+
+
+def test_a_fraction_of_zero_leaves_the_split_empty() -> None:
+    counts = one_class_each([[1] * 10, [1] * 10])
+    assignment = split_groups(counts, names(20), fractions=Fractions(test=0.3, validation=0), seed=0)
+    assert not (assignment == VALIDATION).any()
+    assert (assignment == TEST).sum() == 6
+
+
+def test_groups_of_several_diagnoses_stay_whole_and_balanced() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(1.0, (300, 7))
+    counts[:, 0] += 1
+    assignment = split_groups(counts, names(300), fractions=Fractions(), seed=0)
+    shares = np.stack([counts[assignment == s].sum(axis=0) for s in range(3)]) / counts.sum(axis=0)
+    assert np.abs(shares - Fractions().of_all()[:, None]).max() <= 0.02
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_another_seed_gives_another_split(seed: int) -> None:
+    counts = one_class_each([[1] * 50, [1] * 50])
+    one = split_groups(counts, names(100), fractions=Fractions(), seed=seed)
+    other = split_groups(counts, names(100), fractions=Fractions(), seed=seed + 1)
+    assert (one != other).any()

@@ -1,0 +1,101 @@
+"""The warp equals Keras's, and depends on nothing but (seed, epoch, record)."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from trainer.augment import Augmentation, draw, warp
+
+SIZE = 64
+
+
+def pictures(count: int) -> np.ndarray:
+    """`[count, 64, 64, 3] uint8` with edges and gradients."""
+    rng = np.random.default_rng(1)
+    small = rng.integers(0, 256, (count, 9, 9, 3), dtype=np.uint8)
+    return np.stack([np.asarray(Image.fromarray(p).resize((SIZE, SIZE), Image.Resampling.BICUBIC)) for p in small])
+
+
+def keras_affine(image: np.ndarray, draws, i: int) -> np.ndarray:
+    from keras.src.legacy.preprocessing.image import apply_affine_transform
+
+    out = apply_affine_transform(
+        image.astype(np.float32),
+        theta=np.rad2deg(draws.theta_radians[i]),
+        tx=draws.shift_x[i] * SIZE,
+        ty=draws.shift_y[i] * SIZE,
+        zx=draws.zoom_x[i],
+        zy=draws.zoom_y[i],
+        row_axis=0,
+        col_axis=1,
+        channel_axis=2,
+        order=1,
+        fill_mode="nearest",
+    )
+    out = out[:, ::-1] if draws.flip_x[i] else out
+    return out[::-1] if draws.flip_y[i] else out
+
+
+def test_the_warp_is_keras_affine_transform() -> None:
+    images = pictures(24)
+    draws = draw(Augmentation(), seed=4, epoch=1, indices=np.arange(24))
+    assert {True, False} == set(draws.flip_x) == set(draws.flip_y)
+    ours = warp(images, draws.matrices(SIZE), tf.ones(24)).numpy()
+    for i in range(24):
+        assert np.abs(ours[i] - keras_affine(images[i], draws, i) / 255).max() < 1 / 255
+
+
+def test_brightness_multiplies_and_saturates() -> None:
+    images = pictures(2)
+    still = draw(Augmentation.none(), seed=0, epoch=0, indices=np.arange(2))
+    bright = warp(images, still.matrices(SIZE), tf.constant([0.5, 1.5])).numpy()
+    assert np.allclose(bright[0], images[0] / 255 * 0.5, atol=1e-6)
+    assert np.allclose(bright[1], np.minimum(images[1] / 255 * 1.5, 1.0), atol=1e-6)
+
+
+def test_no_augmentation_changes_nothing() -> None:
+    images = pictures(3)
+    still = draw(Augmentation.none(), seed=0, epoch=0, indices=np.arange(3))
+    assert np.allclose(warp(images, still.matrices(SIZE), still.brightness).numpy(), images / 255, atol=1e-6)
+
+
+def test_an_image_is_the_same_whatever_batch_it_is_in() -> None:
+    images = pictures(8)
+    whole = draw(Augmentation(), seed=2, epoch=5, indices=np.arange(8))
+    together = warp(images, whole.matrices(SIZE), whole.brightness).numpy()
+    order = np.array([6, 1, 3])
+    some = draw(Augmentation(), seed=2, epoch=5, indices=order)
+    apart = warp(images[order], some.matrices(SIZE), some.brightness).numpy()
+    assert (apart == together[order]).all()
+    other = draw(Augmentation(), seed=2, epoch=6, indices=np.arange(8))
+    assert (other.theta_radians != whole.theta_radians).all()
+
+
+def test_parameters_stay_in_their_ranges_and_fill_them() -> None:
+    draws = draw(Augmentation(), seed=0, epoch=0, indices=np.arange(20_000))
+    for values, low, high in (
+        (np.rad2deg(draws.theta_radians), -30, 30),
+        (draws.shift_x, -0.15, 0.15),
+        (draws.shift_y, -0.15, 0.15),
+        (draws.zoom_x, 0.8, 1.2),
+        (draws.zoom_y, 0.8, 1.2),
+        (draws.brightness, 0.5, 1.5),
+    ):
+        assert low <= values.min() < low + 0.01 * (high - low)
+        assert high >= values.max() > high - 0.01 * (high - low)
+        assert abs(values.mean() - (low + high) / 2) < 0.01 * (high - low)
+    for flips in (draws.flip_x, draws.flip_y):
+        assert abs(flips.mean() - 0.5) < 0.015
+
+
+@pytest.mark.parametrize("flip", ["flip_x", "flip_y"])
+def test_a_flip_is_an_exact_mirror(flip: str) -> None:
+    images = pictures(1)
+    still = draw(Augmentation.none(), seed=0, epoch=0, indices=np.arange(1))
+    mirrored = replace(still, **{flip: np.array([True])})
+    expected = images[:, :, ::-1] if flip == "flip_x" else images[:, ::-1]
+    out = warp(images, mirrored.matrices(SIZE), still.brightness).numpy()
+    assert np.allclose(out, expected / 255, atol=2e-5)

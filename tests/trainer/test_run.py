@@ -1,0 +1,229 @@
+"""A run as a whole, through real processes: it learns, it is tested honestly, it resumes, it serves."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline import cli
+from data_pipeline.manifest import Manifest
+from tests.conftest import ROOT, run_module
+from tests.trainer.conftest import train_command
+from trainer.records import RecordReader
+
+
+def metrics_of(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_a_run_leaves_all_that_the_contract_names(finished_run: Path) -> None:
+    there = {path.name for path in finished_run.iterdir() if not path.name.startswith(".")}
+    assert there == {"config.json", "checkpoints", "metrics.json", "report.html", "model", "model.keras", "tensorboard"}
+    metrics = metrics_of(finished_run)
+    assert {"accuracy", "balanced_accuracy", "macro_f1", "n", "per_class", "confusion_matrix"} <= metrics["test"].keys()
+    assert metrics["test"]["n"] == sum(map(sum, metrics["test"]["confusion_matrix"]))
+    assert metrics["baselines"]["majority"]["balanced_accuracy"] == pytest.approx(1 / 3)
+    assert [row["epoch"] for row in metrics["history"]] == [1, 2, 3, 4]
+
+
+def test_it_learns_what_can_be_learnt(finished_run: Path) -> None:
+    assert metrics_of(finished_run)["test"]["accuracy"] > 0.8
+
+
+def test_scalars_are_readable_by_tensorboard(finished_run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished_run / "tensorboard")).Reload()
+    names = set(events.Tags()["tensors"])
+    assert {"train_loss", "validation_loss", "validation_balanced_accuracy", "images_per_s"} <= names
+    assert [event.step for event in events.Tensors("train_loss")] == [1, 2, 3, 4]
+
+
+def test_the_same_command_again_shows_the_report_and_trains_nothing(finished_run: Path, tfrecords: Path) -> None:
+    before = (finished_run / "report.html").stat().st_mtime_ns
+    done = run_module("trainer", *train_command(tfrecords, finished_run.parents[1]))
+    assert done.returncode == 0
+    assert "finished already" in done.stderr
+    assert done.stdout.strip() == f"Report: {finished_run / 'report.html'}"
+    assert (finished_run / "report.html").stat().st_mtime_ns == before
+
+
+def test_two_replicas_learn_what_one_learns(finished_run: Path, tfrecords: Path, tmp_path: Path) -> None:
+    done = run_module("trainer", *train_command(tfrecords, tmp_path, "--logical_cpus=2"))
+    assert done.returncode == 0, done.stderr
+    assert "MirroredStrategy over 2 replicas" in done.stderr
+    one, two = metrics_of(finished_run), metrics_of(tmp_path / "gland" / "r")
+    for ours, theirs in zip(one["history"], two["history"], strict=True):
+        assert theirs["train_loss"] == pytest.approx(ours["train_loss"], rel=0.02)
+    assert two["test"]["accuracy"] == pytest.approx(one["test"]["accuracy"], abs=0.05)
+
+
+def test_interrupted_by_sigterm_and_sigkill_it_ends_bit_identical(
+    finished_run: Path, tfrecords: Path, tmp_path: Path
+) -> None:
+    """SIGTERM mid-epoch exits 75 with a checkpoint; SIGKILL later loses nothing published; the result is the same."""
+    command = [sys.executable, "-m", "trainer"]
+    command += [str(a) for a in train_command(tfrecords, tmp_path, "--checkpoint_every=1")]
+    folder = tmp_path / "gland" / "r"
+    codes = []
+    for signal_number, steps in ((signal.SIGTERM, 3), (signal.SIGKILL, 17)):
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 120
+        while _last_step(folder) < steps and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal_number)
+        process.communicate(timeout=60)
+        codes.append(process.returncode)
+        assert steps <= _last_step(folder) < 44
+    assert codes == [cli.EXIT_PREEMPTED, -signal.SIGKILL]
+    done = run_module("trainer", *train_command(tfrecords, tmp_path, "--checkpoint_every=1"))
+    assert done.returncode == 0, done.stderr
+    assert "goes on after step" in done.stderr
+    whole, cut = metrics_of(finished_run), metrics_of(folder)
+    for row in (*whole["history"], *cut["history"]):
+        del row["seconds"], row["images_per_s"]
+    assert whole == cut
+    assert _weights(finished_run) == _weights(folder)
+
+
+def _last_step(folder: Path) -> int:
+    try:
+        return int(json.loads((folder / "checkpoints" / "last.json").read_text())["checkpoint"].split("-")[1])
+    except FileNotFoundError:
+        return -1
+
+
+def _weights(folder: Path) -> list[bytes]:
+    import keras
+
+    return [weight.tobytes() for weight in keras.models.load_model(folder / "model.keras").get_weights()]
+
+
+def test_other_settings_or_data_under_the_same_name_are_refused(finished_run: Path, tfrecords: Path) -> None:
+    done = run_module("trainer", *train_command(tfrecords, finished_run.parents[1], "--learning_rate=0.01", "--seed=3"))
+    assert done.returncode == cli.EXIT_REQUEST
+    assert "--learning_rate was 0.001 and is 0.01" in done.stderr
+    assert "--seed was 0 and is 3" in done.stderr
+
+
+def test_patience_stops_early_and_the_best_epoch_is_tested(tfrecords: Path, tmp_path: Path) -> None:
+    arguments = ["--epochs=30", "--patience=2", "--learning_rate=0.02"]
+    done = run_module("trainer", *train_command(tfrecords, tmp_path, *arguments))
+    assert done.returncode == 0, done.stderr
+    metrics = metrics_of(tmp_path / "gland" / "r")
+    assert len(metrics["history"]) == metrics["best_epoch"] + 2 < 30
+    scores = [row["validation_balanced_accuracy"] for row in metrics["history"]]
+    assert scores[metrics["best_epoch"] - 1] == max(scores)
+    assert metrics["validation"]["balanced_accuracy"] == pytest.approx(max(scores), abs=0.02)
+
+
+def test_predict_evaluate_and_the_test_agree_on_the_same_images(
+    finished_run: Path, tfrecords: Path, tmp_path: Path
+) -> None:
+    manifest = Manifest.load(tfrecords / "gland")
+    reader = RecordReader(tfrecords / "gland", manifest, "test")
+    records = reader.records(np.arange(len(reader)))
+    for number, record in enumerate(records):
+        (tmp_path / f"{number:03d}.jpg").write_bytes(record.image)
+    out = tmp_path / "out.csv"
+    done = run_module("trainer.predict", f"--model={finished_run / 'model'}", f"--output={out}", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"Predictions: {out} ({len(records)} files)"
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    matrix = np.zeros((3, 3), int)
+    for row, record in zip(rows, records, strict=True):
+        matrix[record.label, manifest.classes.index(row["class"])] += 1
+        assert float(row["confidence"]) == max(float(row[f"probability_{name}"]) for name in manifest.classes)
+    test = metrics_of(finished_run)["test"]
+    assert matrix.tolist() == test["confusion_matrix"]
+    log_loss = -np.mean(
+        [np.log(float(row[f"probability_{manifest.classes[r.label]}"])) for row, r in zip(rows, records, strict=True)]
+    )
+    assert log_loss == pytest.approx(test["log_loss"], abs=1e-5)
+    done = run_module("trainer.evaluate", f"--model={finished_run}", f"--tfrecords={tfrecords}", "--organ=gland")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["test"] == test
+
+
+def test_the_saved_model_serves_any_format_and_size_without_this_package(finished_run: Path, images: Path) -> None:
+    program = """
+import io, sys, tensorflow as tf
+from PIL import Image
+serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+picture = Image.open(sys.argv[2]).convert("RGB")
+files = []
+for size, form in (((48, 48), "PNG"), ((48, 48), "BMP"), ((31, 77), "PNG"), ((300, 200), "JPEG"), ((48, 48), "GIF")):
+    out = io.BytesIO(); picture.resize(size, Image.Resampling.BILINEAR).save(out, form); files.append(out.getvalue())
+answer = serve(images=tf.constant(files))
+assert answer["probabilities"].shape == (5, 3), answer
+assert abs(answer["probabilities"][0] - answer["probabilities"][1]).numpy().max() < 1e-6
+assert not any(name.split(".")[0] in ("trainer", "data_pipeline") for name in sys.modules)
+print(*[name.decode() for name in answer["class"].numpy()])
+"""
+    image = next((images / "gland" / "red").iterdir())
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(finished_run / "model"), str(image)],
+        cwd=images, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["red"] * 5
+
+
+def test_a_bad_file_is_a_row_with_its_error(finished_run: Path, images: Path, tmp_path: Path) -> None:
+    good = images / "gland" / "blue" / "S000_0.png"
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(good.read_bytes()[:100])
+    done = run_module("trainer.predict", f"--model={finished_run}", good, bad)
+    assert done.returncode == cli.EXIT_FAULT
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    assert lines[0].endswith("blue")
+    assert "damaged" in lines[1]
+    assert "1 of 2 files" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--organ=liver"], "No sealed dataset"),
+        (["--tfrecords=/nowhere"], "No sealed dataset"),
+        (["--learning_rate=-1"], "--learning_rate"),
+        (["--model=huge"], "model"),
+        (["--epochs=0"], "epochs"),
+        (["--run=../x"], "--run"),
+        (["--image_size=16"], "--image_size"),
+        (["--runs=/proc/nowhere"], "--runs"),
+        (["--distribution=multiworker"], "TF_CONFIG"),
+        (["stray"], "stray"),
+    ],
+)
+def test_a_wrong_request_ends_with_code_2_and_the_remedy(
+    tfrecords: Path, tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    done = run_module("trainer", *train_command(tfrecords, tmp_path, *arguments))
+    assert done.returncode == cli.EXIT_REQUEST, done.stderr
+    assert says in done.stderr
+    assert "To fix it" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_tampered_shard_ends_the_run_by_name(tfrecords: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(tfrecords / "gland", tmp_path / "tf" / "gland")
+    shard = Manifest.load(tmp_path / "tf" / "gland").shards_of("train")[0]
+    path = tmp_path / "tf" / "gland" / shard.path
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    done = run_module("trainer", *train_command(tmp_path / "tf", tmp_path / "runs"))
+    assert done.returncode == cli.EXIT_REQUEST, done.stderr
+    assert f"{shard.path}, record 0" in done.stderr
+    assert "Traceback" not in done.stderr
