@@ -5,9 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = next(
-    line.split('"')[1] for line in (HERE / "data_pipeline/__init__.py").read_text().splitlines() if "__version__" in line
-)
+INIT = (HERE / "data_pipeline" / "__init__.py").read_text()
+VERSION = next(line.split('"')[1] for line in INIT.splitlines() if line.startswith("__version__"))
 
 setup(
     name="cytotrain",
@@ -39,7 +38,18 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]"],
-        "test": ["hypothesis", "kubernetes-validate", "mypy", "pytest", "pytest-timeout", "pyyaml", "ruff", "types-protobuf", "types-pyyaml", "types-tqdm"],
+        "test": [
+            "hypothesis",
+            "kubernetes-validate",
+            "mypy",
+            "pytest",
+            "pytest-timeout",
+            "pyyaml",
+            "ruff",
+            "types-protobuf",
+            "types-pyyaml",
+            "types-tqdm",
+        ],
         "bench": ["psutil", "tabulate"],
     },
 )

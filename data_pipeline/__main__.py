@@ -70,15 +70,13 @@ def define_flags() -> None:
         "group_by",
         default.group_by,
         "What ties images of one slide or patient together: auto (from the file names), folder (sub-folders of "
-        "DIAGNOSIS), none, regex:PATTERN (searched in DIAGNOSIS/FILE, with a group named `group`), or csv:FILE (columns "
-        "path and group).",
+        "DIAGNOSIS), none, regex:PATTERN (searched in DIAGNOSIS/FILE, with a group named `group`), or csv:FILE (with "
+        "the columns path and group).",
     )
     flags.DEFINE_integer("seed", default.seed, "Chooses another split.", lower_bound=0)
     flags.DEFINE_enum("encoding", default.encoding, ["jpeg", "png"], "How images that must be resized are stored.")
     flags.DEFINE_integer("jpeg_quality", default.jpeg_quality, "For --encoding=jpeg.", lower_bound=1, upper_bound=100)
-    flags.DEFINE_bool(
-        "overwrite", False, "Replace a dataset of other images or flags; it stays until the new is whole."
-    )
+    flags.DEFINE_bool("overwrite", False, "Replace a dataset of other images or flags once the new one is whole.")
     flags.DEFINE_integer("workers", available_cpus(), "How many processes work at once.", lower_bound=1)
     flags.mark_flags_as_required(["organ", "images", "tfrecords"])
 

@@ -34,10 +34,10 @@ SERVED_BATCH = 32
 
 
 def make_evaluation_step(strategy: tf.distribute.Strategy, model: keras.Model) -> Callable[[Any], Any]:
-    """A compiled step: batch → `[n, 3 + classes] float64`, gathered from all replicas.
+    """A compiled step: batch → for each local replica a table `[n, 3 + classes] float64`.
 
-    A row is (record number, weight, label, probabilities …): one table, so that its parts can't get out of step and
-    one collective operation carries them. float64 holds every number exactly.
+    A row is (record number, weight, label, probabilities …): one table, so that its parts can't get out of step.
+    float64 holds every number exactly.
     """
 
     def on_replica(batch: dict[str, Any]) -> Any:
@@ -47,7 +47,7 @@ def make_evaluation_step(strategy: tf.distribute.Strategy, model: keras.Model) -
 
     @tf.function  # type: ignore[untyped-decorator]
     def step(batch: Any) -> Any:
-        return strategy.gather(strategy.run(on_replica, args=(batch,)), axis=0)
+        return strategy.run(on_replica, args=(batch,))
 
     return step  # type: ignore[no-any-return]
 
@@ -66,10 +66,26 @@ def predict_split(
     def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
         return evaluation_batches(reader, batch_size=batch_size, image_size=image_size, layout=layout)
 
-    tables = [np.asarray(step(batch)) for batch in strategy.distribute_datasets_from_function(batches)]
-    table = np.concatenate(tables)
+    dataset = strategy.distribute_datasets_from_function(batches)
+    with reader.naming_failures():
+        per_step = [strategy.experimental_local_results(step(batch)) for batch in dataset]
+    per_replica = [np.concatenate([np.asarray(table) for table in tables]) for tables in zip(*per_step, strict=True)]
+    table = _from_all_workers(strategy, layout, per_replica)
     real = table[table[:, 1] > 0]
     return _paired(reader, real[:, 0].astype(np.int64), real[:, 2].astype(np.int64), real[:, 3:].astype(np.float32))
+
+
+def _from_all_workers(
+    strategy: tf.distribute.Strategy, layout: Layout, per_replica: list[NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """The tables of this process's replicas, joined by those of the other workers where there are any."""
+    if layout.local == layout.replicas:
+        return np.concatenate(per_replica)
+    # Every worker has tables of the same shape, padding included, as the collective operation wants them.
+    tables = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(per_replica[context.replica_id_in_sync_group - layout.first])
+    )
+    return np.asarray(strategy.gather(tables, axis=0))
 
 
 def predict_served(served: Served, reader: RecordReader, *, title: str) -> Predictions:

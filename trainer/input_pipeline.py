@@ -139,7 +139,8 @@ def _decoded(
 
 
 def _load_ints(load: Callable[[int, int], tuple[Any, ...]]) -> Callable[[Any, Any], tuple[Any, ...]]:
-    return lambda step, replica: load(int(step), int(replica))
+    # AutoGraph would rewrite what runs as plain Python here.
+    return tf.autograph.experimental.do_not_convert(lambda step, replica: load(int(step), int(replica)))  # type: ignore[no-any-return]
 
 
 def _delivered(dataset: tf.data.Dataset) -> tf.data.Dataset:

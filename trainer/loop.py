@@ -115,7 +115,8 @@ def _train_epoch(job: TrainJob, batches: Any, step: Callable[[Any, Any], Any], p
         total=steps, initial=done, desc=title, unit="step", leave=False, disable=not job.chief, mininterval=quiet
     ) as bar:
         for _ in range(done, steps):
-            result = step(next(batches), tf.constant(float(job.stop_requested())))
+            with job.reader.naming_failures():
+                result = step(next(batches), tf.constant(float(job.stop_requested())))
             loss, hits, records, stops = np.asarray(result, dtype=np.float64).tolist()
             sums = (progress.sums[0] + loss, progress.sums[1] + hits, progress.sums[2] + records)
             seconds = time.monotonic() - started

@@ -8,6 +8,8 @@ record that doesn't match stops the program, because a reader that skips it woul
 """
 
 import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +39,8 @@ class RecordReader:
     def read(self, indices: NDArray[np.int64]) -> list[bytes]:
         """The serialised examples of these records. Raises `DatasetError` naming shard and record.
 
-        The error is also kept in `failure`, since one raised inside a tf.data pipeline loses its type on the way out.
+        The error is also kept in `failure`, since one raised inside a tf.data pipeline loses its type on the way out:
+        see `naming_failures`.
         """
         shards = np.searchsorted(self._first, indices, side="right") - 1
         try:
@@ -45,6 +48,16 @@ class RecordReader:
         except DatasetError as error:
             self.failure = error
             raise
+
+    @contextmanager
+    def naming_failures(self) -> Iterator[None]:
+        """Within this block, an error that hides a `DatasetError` of this reader is raised as that."""
+        try:
+            yield
+        except Exception:
+            if self.failure is None:
+                raise
+            raise self.failure from None
 
     def records(self, indices: NDArray[np.int64]) -> list[Record]:
         """The same records, parsed."""

@@ -67,13 +67,11 @@ def test_a_reader_in_another_order_changes_no_pair(dataset: Dataset, strategy: t
 
 
 @pytest.mark.parametrize("harm", ["missing", "twice", "label"])
-def test_a_lost_doubled_or_mislabelled_prediction_is_an_error(
-    dataset: Dataset, strategy: tf.distribute.Strategy, harm: str
-) -> None:
+def test_a_lost_doubled_or_mislabelled_prediction_is_an_error(dataset: Dataset, harm: str) -> None:
     reader = RecordReader(*dataset, "validation")
+    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
     with strategy.scope():
-        model = colour_model()
-    honest = make_evaluation_step(strategy, model)
+        honest = make_evaluation_step(strategy, colour_model())
 
     def crooked(batch):
         table = np.array(honest(batch))
