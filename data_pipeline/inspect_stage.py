@@ -25,7 +25,10 @@ SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "icon\r"})
 
 @dataclass(frozen=True, slots=True)
 class InspectionRow:
-    """What a file is. `reason` is empty for a usable image and says otherwise why it is refused."""
+    """What a file is. `reason` is empty for a usable image and says otherwise why it is refused.
+
+    `plain` says that any decoder turns the file itself into the pixels that were hashed.
+    """
 
     id: str
     diagnosis: str
@@ -36,6 +39,7 @@ class InspectionRow:
     height: int = 0
     format: str = ""
     mode: str = ""
+    plain: bool = False
 
 
 def inspect(folder: Path, files: Sequence[SourceFile], *, work: Path, workers: int) -> list[InspectionRow]:
@@ -62,7 +66,9 @@ def inspect_file(folder: Path, file: SourceFile) -> InspectionRow:
         return InspectionRow(file.id, file.diagnosis, digest, reason=str(error))
     height, width, _ = image.pixels.shape
     identity = pixel_hash(image.pixels)
-    return InspectionRow(file.id, file.diagnosis, digest, "", identity, width, height, image.format, image.mode)
+    return InspectionRow(
+        file.id, file.diagnosis, digest, "", identity, width, height, image.format, image.mode, image.plain
+    )
 
 
 def inputs_sha256(folder: Path, files: Sequence[SourceFile], *, workers: int) -> str:

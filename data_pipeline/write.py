@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.cli import RequestError
-from data_pipeline.images import ImageRefusedError, encode_for_training
+from data_pipeline.images import encode_for_training, fits
 from data_pipeline.manifest import FileSeal, ShardSeal
 from data_pipeline.parallel import in_processes
 from data_pipeline.plan import Plan, PlannedRecord, PlannedShard, Settings
@@ -83,13 +83,10 @@ def _stored(record: PlannedRecord, folder: Path, settings: Settings) -> Record:
         raise _changed(row.id, f"can't be read any more ({error.strerror})") from error
     if hashlib.sha256(data).hexdigest() != row.sha256:
         raise _changed(row.id, "was changed")
-    try:
-        image = encode_for_training(
-            data, size_px=settings.image_size, encoding=settings.encoding, quality=settings.jpeg_quality
-        )
-    except ImageRefusedError as error:
-        raise RuntimeError(f"{row.id} was decoded once and can't be again: {error}") from error
-    return Record(image, record.label, row.id, record.group, row.width, row.height)
+    size_px, encoding = settings.image_size, settings.encoding
+    if not (row.plain and fits(row.width, row.height, row.format, size_px=size_px, encoding=encoding)):
+        data = encode_for_training(data, size_px=size_px, encoding=encoding, quality=settings.jpeg_quality)
+    return Record(data, record.label, row.id, record.group, row.width, row.height)
 
 
 def _changed(name: str, what: str) -> InputChangedError:
