@@ -7,10 +7,15 @@ A scheduler reads the exit code, so it is part of the contract: `EXIT_REQUEST` i
 `EXIT_PREEMPTED` always is, anything else that isn't zero is a fault.
 """
 
+import logging
+import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
-from absl import app, flags, logging
+from absl import app, flags
+from absl import logging as absl_logging
 
 EXIT_DONE = 0
 EXIT_FAULT = 1
@@ -22,8 +27,12 @@ class RequestError(Exception):
     """What was asked for can't be done, and asking again won't help: wrong flags, missing data, a bad manifest."""
 
 
-class Preempted(Exception):
-    """The process was told to stop and has saved what it needs to go on later."""
+class Preempted(BaseException):
+    """The process was told to stop and has saved what it needs to go on later.
+
+    Like `KeyboardInterrupt` no `Exception`: a signal handler may raise it anywhere, and code that survives a damaged
+    file by catching `Exception` must not take it for the damage.
+    """
 
 
 def invalid_flag(name: str, *, expected: str, received: object, fix: str) -> RequestError:
@@ -33,8 +42,8 @@ def invalid_flag(name: str, *, expected: str, received: object, fix: str) -> Req
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Parse flags, call `main(argv)` and exit with the code the outcome stands for. Never returns."""
-    logging.set_verbosity(logging.WARNING)
-    app.run(lambda argv: sys.exit(_exit_code(main, argv)), flags_parser=_parse_flags)
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    app.run(lambda argv: _leave(_exit_code(main, argv)), flags_parser=_parse_flags)
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
@@ -63,7 +72,24 @@ def _exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> in
     except KeyboardInterrupt:
         _say("Interrupted. Run the same command again to go on from here.")
         return 130
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else EXIT_FAULT
+    except Exception:
+        traceback.print_exc()
+        return EXIT_FAULT
     return EXIT_DONE
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process now. Whatever had to be saved is saved.
+
+    An ordinary exit waits for threads of TensorFlow's that may be waiting for Python: about every second run that
+    ended while its input pipeline was full never returned.
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def _command(argv: Sequence[str]) -> str:

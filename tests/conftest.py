@@ -66,6 +66,19 @@ def images(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def two_devices() -> None:
+    """Two logical CPUs, on which MirroredStrategy does what it does on two GPUs.
+
+    Every test that uses TensorFlow in this process asks for it, since the first use of a device settles their number.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+@pytest.fixture(scope="session")
 def real_images() -> Path:
     """The folder of real images; skips where there is none."""
     if not (REAL_IMAGES / "provenance.csv").exists():

@@ -126,7 +126,7 @@ def main(argv: Sequence[str]) -> None:
     failed = sum(row.probabilities is None for row in rows)
     if failed:
         print(f"{failed} of {len(rows)} files could not be predicted.", file=sys.stderr)
-        sys.exit(cli.EXIT_FAULT)
+        raise SystemExit(cli.EXIT_FAULT)
 
 
 if __name__ == "__main__":

@@ -161,6 +161,7 @@ def test_a_failing_overwrite_keeps_the_old_dataset(images: Path, tmp_path: Path)
     assert contents(tmp_path / "tf" / "gland") == old
 
 
+@pytest.mark.usefixtures("two_devices")
 def test_tfds_reads_the_same_records(images: Path, tmp_path: Path) -> None:
     import tensorflow as tf
     import tensorflow_datasets as tfds

@@ -15,11 +15,9 @@ from tests.conftest import make_images, run_module
 SIZE = 32
 
 
-@pytest.fixture(scope="session", autouse=True)
-def two_devices() -> None:
-    """MirroredStrategy on two logical CPUs does what it does on two GPUs."""
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+@pytest.fixture(autouse=True)
+def _with_two_devices(two_devices: None) -> None:
+    """All tests of the trainer run on the two devices."""
 
 
 @pytest.fixture(scope="session")
