@@ -22,6 +22,7 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from absl import flags
 
 from data_pipeline import cli
 from data_pipeline.audit import audit_file, audit_shards
-from data_pipeline.discover import discover, find_organs
+from data_pipeline.discover import discover, find_organs, sub_folders
 from data_pipeline.grouping import Rule, parse_rule
 from data_pipeline.inspect_stage import combine_sha256, inputs_sha256, inspect
 from data_pipeline.manifest import FILE_NAME, QUARANTINE_NAME, DatasetError, Manifest
@@ -41,7 +42,7 @@ from data_pipeline.seal import restore_after_crash, seal
 from data_pipeline.storage import local_path
 from data_pipeline.write import write_shards
 
-ORGAN_NAME = re.compile(r"[\w][\w .+-]*")
+ORGAN_NAME = re.compile(r"[\w][\w .-]*")
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,19 @@ def config_from_flags(values: flags.FlagValues) -> ConvertConfig:
     for organ in organs:
         if not ORGAN_NAME.fullmatch(organ):
             fix = f"rename {images / organ}"
-            raise cli.invalid_flag("organ", expected="letters, digits, spaces and _ . + -", received=organ, fix=fix)
+            raise cli.invalid_flag("organ", expected="letters, digits, spaces and _ . -", received=organ, fix=fix)
+    tfrecords = local_path("tfrecords", values.tfrecords)
+    if any((images / organ).resolve() in [tfrecords.resolve(), *tfrecords.resolve().parents] for organ in organs):
+        fix = "name a folder outside of the images"
+        raise cli.invalid_flag("tfrecords", expected="another folder than the images", received=str(tfrecords), fix=fix)
+    rule = parse_rule(values.group_by)
+    settings = {name: values[name].value for name in Settings.__dataclass_fields__ if name in values}
     return ConvertConfig(
         organs=organs,
         images=images,
-        tfrecords=local_path("tfrecords", values.tfrecords),
-        settings=Settings(**{name: values[name].value for name in Settings.__dataclass_fields__}),
-        rule=parse_rule(values.group_by),
+        tfrecords=tfrecords,
+        settings=Settings(group_table_sha256=rule.table_sha256, **settings),
+        rule=rule,
         overwrite=values.overwrite,
         workers=values.workers,
     )
@@ -120,7 +127,7 @@ def convert(organ: str, config: ConvertConfig) -> Manifest:
             return done
         _say(f"{organ}: {len(files)} files")
         rows = inspect(folder, files, work=work / "inspect", workers=config.workers)
-        plan = make_plan(rows, organ=organ, settings=config.settings, rule=config.rule)
+        plan = make_plan(rows, organ=organ, settings=config.settings, rule=config.rule, diagnoses=sub_folders(folder))
         _describe(plan.grouping.rule, plan.grouping.description, plan.grouping.examples)
         shards = write_shards(plan, folder, work=work, settings=config.settings, workers=config.workers)
         inputs = combine_sha256((row.id for row in rows), (row.sha256 for row in rows))
@@ -191,8 +198,8 @@ def _lock(path: Path, organ: str) -> Iterator[None]:
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         fix = "name a folder that this user may write to"
         raise cli.invalid_flag(
@@ -229,14 +236,22 @@ def main(argv: Sequence[str]) -> None:
         raise cli.RequestError(f"Unexpected argument {argv[1]!r}. To fix it: flags begin with --, see --help.")
     config = config_from_flags(flags.FLAGS)
     signal.signal(signal.SIGTERM, _stop)
+    refused = []
     for organ in config.organs:
-        manifest = convert(organ, config)
+        try:
+            manifest = convert(organ, config)
+        except cli.RequestError as error:
+            # One organ's trouble is no reason to keep the others waiting.
+            refused.append(str(error))
+            continue
         for warning in manifest.warnings:
             _say(f" warning  {warning}")
         left_out = manifest.counts.duplicates + manifest.counts.quarantined
         if left_out:
             _say(f"left out  {left_out} files, each with its reason in {config.tfrecords / organ / QUARANTINE_NAME}")
         print(_summary(config.tfrecords / organ, manifest), flush=True)
+    if refused:
+        raise cli.RequestError("\n".join(refused))
 
 
 if __name__ == "__main__":

@@ -21,12 +21,12 @@ from data_pipeline.schema import CorruptRecord, decode_example, unframe_record
 
 @dataclass(frozen=True, slots=True)
 class RecordFacts:
-    """What a record says of itself; `pixel_hash` is empty unless the image was decoded."""
+    """What a record says of itself. `picture` is equal for equal pixels of originals of equal size."""
 
     id: str
     group: str
     label: int
-    pixel_hash: str
+    picture: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,4 +86,5 @@ def _record_facts(buffer: mmap.mmap, start: int, end: int, image_size: int) -> R
     pixels = decode(record.image).pixels
     if pixels.shape != (image_size, image_size, 3):
         raise CorruptRecord(f"{record.id} is {pixels.shape[1]} × {pixels.shape[0]} pixels, not {image_size} squared")
-    return RecordFacts(record.id, record.group, record.label, pixel_hash(pixels))
+    picture = f"{record.width}x{record.height} {pixel_hash(pixels)}"
+    return RecordFacts(record.id, record.group, record.label, picture)

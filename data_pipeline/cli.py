@@ -27,6 +27,10 @@ class RequestError(Exception):
     """What was asked for can't be done, and asking again won't help: wrong flags, missing data, a bad manifest."""
 
 
+class FaultError(Exception):
+    """Something went wrong that may go right the next time: a message without a traceback, and exit code 1."""
+
+
 class Preempted(BaseException):
     """The process was told to stop and has saved what it needs to go on later.
 
@@ -66,6 +70,9 @@ def _exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> in
     except flags.Error as error:
         _say(str(error))
         return EXIT_REQUEST
+    except FaultError as error:
+        _say(str(error))
+        return EXIT_FAULT
     except Preempted as stop:
         _say(str(stop))
         return EXIT_PREEMPTED

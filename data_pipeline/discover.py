@@ -13,6 +13,8 @@ from pathlib import Path
 
 from data_pipeline.cli import RequestError, invalid_flag
 
+SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "icon\r", "@eadir", "lost+found"})
+
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
@@ -28,11 +30,13 @@ def find_organs(images: Path, wanted: list[str]) -> list[str]:
         raise invalid_flag(
             "images", expected="a folder that holds one folder per organ", received=str(images), fix="check the path"
         )
-    there = sorted(entry.name for entry in images.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    there = sub_folders(images)
     if wanted == ["all"]:
         if not there:
             raise RequestError(f"{images} holds no folders. To fix it: put images at {images}/ORGAN/DIAGNOSIS/.")
         return there
+    if not any(wanted):
+        raise invalid_flag("organ", expected="the name of an organ", received="", fix="name one, or `all`")
     for organ in wanted:
         if organ not in there:
             fix = f"name a folder of {images}, or move the images to {images}/{organ}/DIAGNOSIS/"
@@ -41,20 +45,37 @@ def find_organs(images: Path, wanted: list[str]) -> list[str]:
 
 
 def discover(folder: Path) -> list[SourceFile]:
-    """Every file below `folder`, ordered by id. Symbolic links are followed, each folder once."""
-    return sorted(_walk(folder), key=lambda file: file.id)
+    """Every file below `folder`, ordered by id. Symbolic links are followed. Raises `RequestError`.
+
+    A link back to a folder it lies in is not followed; any other is, so that what it leads to is seen under both names.
+    """
+    return sorted(_walk(folder, "", frozenset()), key=lambda file: file.id)
 
 
-def _walk(folder: Path) -> Iterator[SourceFile]:
-    seen: set[tuple[int, int]] = set()
-    for path, folders, names in os.walk(folder, followlinks=True):
-        status = Path(path).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()  # a link back to a folder already read
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        # Which of two links to one folder is followed must not depend on the file system's order.
-        folders.sort()
-        for name in names:
-            parts = (Path(path) / name).relative_to(folder).parts
-            yield SourceFile(id="/".join(parts), diagnosis=parts[0] if len(parts) > 1 else "")
+def sub_folders(folder: Path) -> list[str]:
+    """The organs of a folder of images, or the diagnoses of an organ, empty ones included."""
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_system_name(entry.name))
+
+
+def is_system_name(name: str) -> bool:
+    """Files and folders that operating systems and archivers leave behind."""
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
+
+
+def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[SourceFile]:
+    """The files of `folder`, whose id is `prefix` and which lies in the folders `above`, given as (device, inode)."""
+    try:
+        status = folder.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            return
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", above | {here})
+                else:
+                    yield SourceFile(id=prefix + entry.name, diagnosis=prefix.partition("/")[0])
+    except OSError as error:
+        raise RequestError(
+            f"Can't list the images in {error.filename}: {error.strerror}. To fix it: let this user read the folder."
+        ) from error

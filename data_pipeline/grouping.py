@@ -1,37 +1,30 @@
 """Which images belong to one slide, smear or patient: the unit that must never lie in two splits. Pure.
 
-    grouping = group_images(ids, parse_rule("auto"))
+    grouping = group_images([("carcinoma/149147848-149147864-003.jpg", "carcinoma"), ...], parse_rule("auto"))
     grouping.groups["carcinoma/149147848-149147864-003.jpg"]  # → "149147848"
 
-`auto` tries the naming schemes of known collections, most specific first, then a sub-folder per slide, then
-`<slide>_<number>`. A scheme counts only if it fits the names as a whole, so that a class prefix such as `BA_101381` is
-never taken for a patient. Images that no rule ties together are groups of their own.
+`auto` takes the first scheme of `naming.py` that fits the names of at least one diagnosis as a whole, so that a class
+prefix such as `BA_101381` is never taken for a patient. Images that no rule ties together are groups of their own.
 """
 
 import csv
+import hashlib
+import json
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_pipeline.cli import invalid_flag
+from data_pipeline.cli import RequestError, invalid_flag
+from data_pipeline.naming import SCHEMES, Scheme
 
 NO_RULE = "none"
-# A naming scheme is believed if it fits this share of the names.
-SPECIFIC_SHARE = 0.5
-GENERAL_SHARE = 0.9
+# The share of a diagnosis's names a scheme must fit to be believed.
+SPECIFIC_SHARE, GENERAL_SHARE = 0.5, 0.9
+# A general scheme that makes fewer groups of a diagnosis has found something else than slides.
+LEAST_GROUPS = 3
 EXAMPLES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class NameRule:
-    """A naming scheme: `pattern` is searched in the id and its group `group` is the slide's or patient's name."""
-
-    name: str
-    description: str
-    pattern: re.Pattern[str]
-    share: float = SPECIFIC_SHARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +36,13 @@ class Rule:
     pattern: re.Pattern[str] | None = None
     table: Mapping[str, str] | None = None
 
+    @property
+    def table_sha256(self) -> str:
+        """Changes with the contents of the table; empty without one."""
+        if self.table is None:
+            return ""
+        return hashlib.sha256(json.dumps(sorted(self.table.items())).encode()).hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class GroupedImages:
@@ -52,40 +52,6 @@ class GroupedImages:
     rule: str
     description: str
     unmatched: int
-
-
-SCHEMES = (
-    NameRule(
-        "tcga", "TCGA barcode: the patient is project-site-participant",
-        re.compile(r"(?P<group>TCGA-[0-9A-Z]{2}-[0-9A-Z]{4})(?![0-9A-Z])", re.IGNORECASE),
-    ),
-    NameRule(
-        "breakhis", "BreakHis name: the patient is the slide number between year and magnification",
-        re.compile(r"(?:^|/)(?P<group>[A-Z]+_[BM]_[A-Z]+-\d+-[0-9A-Z]+)-\d+-\d+\.", re.IGNORECASE),
-    ),
-    NameRule(
-        "slide-file", "tile of a whole-slide file: the slide's file name comes first",
-        re.compile(r"(?:^|/)(?P<group>[^/]+?)\.(?:svs|ndpi|mrxs|bif|scn|vms)\b[^/]+$", re.IGNORECASE),
-    ),
-    NameRule(
-        "smear", "Herlev name: smear-cell-number, the smear is the first number",
-        re.compile(r"(?<!\d)(?P<group>\d{6,})-\d{6,}-\d+\.[^./]+$"),
-    ),
-    NameRule(
-        "keyword", "a name that says slide, patient, case or smear before its number",
-        re.compile(r"(?P<group>(?:slide|patient|case|smear)[ _-]?[0-9A-Za-z]+)(?=[ _./-])", re.IGNORECASE),
-    ),
-    NameRule(
-        "folder", "a folder for each slide or patient below the diagnosis",
-        re.compile(r"^[^/]+/(?P<group>.+)/[^/]+$"),
-        GENERAL_SHARE,
-    ),
-    NameRule(
-        "numbered", "name ending in a number: what stands before it is the slide or patient",
-        re.compile(r"(?:^|/)(?P<group>[^/]*\d[^/]*?)[ _-]+\(?\d{1,6}\)?\.[^./]+$"),
-        GENERAL_SHARE,
-    ),
-)  # fmt: skip
 
 
 def parse_rule(text: str) -> Rule:
@@ -102,19 +68,20 @@ def parse_rule(text: str) -> Rule:
 
 
 def group_images(images: Iterable[tuple[str, str]], rule: Rule) -> GroupedImages:
-    """Group `images`, given as (id, diagnosis) pairs."""
+    """Group `images`, given as (id, diagnosis) pairs. Raises `RequestError` if a rule that was asked for fits none."""
     diagnoses = dict(images)
-    ids = list(diagnoses)
-    if rule.kind == "csv" and rule.table is not None:
-        return _grouped({name: rule.table.get(name, "") for name in ids}, rule.text, "given by a table")
-    if rule.kind == "regex" and rule.pattern is not None:
-        return _grouped(_apply(rule.pattern, ids), rule.text, "given by a regular expression")
-    wanted = [scheme for scheme in SCHEMES if rule.kind in ("auto", scheme.name)]
-    for scheme in wanted:
-        found = _apply(scheme.pattern, ids)
-        if rule.kind == "folder" or _is_believable(found, diagnoses, scheme.share):
-            return _grouped(found, scheme.name, scheme.description)
-    return _grouped(dict.fromkeys(ids, ""), NO_RULE, "no slide or patient is known: each image stands alone")
+    if rule.kind == "auto":
+        for scheme in SCHEMES:
+            found = {name: scheme.find(name) for name in diagnoses}
+            if _is_believable(found, diagnoses, scheme):
+                return _grouped(found, scheme.name, scheme.description)
+    elif rule.kind != NO_RULE:
+        find, description = _asked_for(rule)
+        found = {name: find(name) for name in diagnoses}
+        if not any(found.values()):
+            raise _fits_nothing(rule, next(iter(diagnoses), "(there is no image)"))
+        return _grouped(found, rule.text, description)
+    return _grouped(dict.fromkeys(diagnoses, ""), NO_RULE, "no slide or patient is known: each image stands alone")
 
 
 def examples(groups: Mapping[str, str]) -> dict[str, str]:
@@ -140,10 +107,15 @@ def link(groups: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> dict[st
     return {name: root(group) for name, group in groups.items()}
 
 
-def _apply(pattern: re.Pattern[str], ids: Sequence[str]) -> dict[str, str]:
-    key = "group" if "group" in pattern.groupindex else 1
-    matches = {name: pattern.search(name) for name in ids}
-    return {name: (match[key] or "") if match else "" for name, match in matches.items()}
+def _asked_for(rule: Rule) -> tuple[Callable[[str], str], str]:
+    if rule.table is not None:
+        table = rule.table
+        return lambda name: table.get(name, ""), "given by a table"
+    if rule.pattern is not None:
+        search = rule.pattern.search
+        key = "group" if "group" in rule.pattern.groupindex else 1
+        return lambda name: (match[key] or "") if (match := search(name)) else "", "given by a regular expression"
+    return lambda name: "/".join(name.split("/")[1:-1]), "the folders below the diagnosis"
 
 
 def _grouped(found: dict[str, str], rule: str, description: str) -> GroupedImages:
@@ -151,15 +123,30 @@ def _grouped(found: dict[str, str], rule: str, description: str) -> GroupedImage
     return GroupedImages(groups, rule, description, sum(not group for group in found.values()))
 
 
-def _is_believable(found: Mapping[str, str], diagnoses: Mapping[str, str], share: float) -> bool:
-    """Does a scheme tie images together, and into more than a few piles for each diagnosis?"""
-    matched = {name: group for name, group in found.items() if group}
-    if not matched or len(matched) < share * len(found):
-        return False
-    sizes = Counter(matched.values())
-    per_diagnosis = Counter(diagnosis for _, diagnosis in {(g, diagnoses[name]) for name, g in matched.items()})
-    sorted_counts = sorted(per_diagnosis.get(diagnosis, 0) for diagnosis in set(diagnoses.values()))
-    return max(sizes.values()) > 1 and sorted_counts[len(sorted_counts) // 2] >= 3
+def _is_believable(found: Mapping[str, str], diagnoses: Mapping[str, str], scheme: Scheme) -> bool:
+    """Does a scheme fit a diagnosis as a whole, tie images together, and into more than a few piles?"""
+    by_diagnosis: dict[str, list[str]] = defaultdict(list)
+    for name, group in found.items():
+        by_diagnosis[diagnoses[name]].append(group)
+    share = SPECIFIC_SHARE if scheme.specific else GENERAL_SHARE
+    fitting = [
+        [group for group in groups if group]
+        for groups in by_diagnosis.values()
+        if sum(map(bool, groups)) >= share * len(groups)
+    ]
+    ties = any(len(set(groups)) < len(groups) for groups in fitting)
+    piles = sorted(len(set(groups)) for groups in fitting)
+    return ties and (scheme.specific or piles[len(piles) // 2] >= LEAST_GROUPS)
+
+
+def _fits_nothing(rule: Rule, example: str) -> RequestError:
+    expected = {
+        "regex": "a pattern that is found in some DIAGNOSIS/FILE",
+        "csv": "a table whose column path names images as DIAGNOSIS/FILE",
+        "folder": "images in sub-folders of DIAGNOSIS",
+    }[rule.kind]
+    fix = f"compare it with the name of an image, such as {example!r}"
+    return invalid_flag("group_by", expected=expected, received=rule.text, fix=fix)
 
 
 def _compile(text: str, pattern: str) -> re.Pattern[str]:
@@ -176,13 +163,19 @@ def _compile(text: str, pattern: str) -> re.Pattern[str]:
 
 def _read_table(text: str, path: Path) -> dict[str, str]:
     expected = "csv:FILE, a table with the columns path (DIAGNOSIS/FILE) and group"
+    table: dict[str, str] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            if not {"path", "group"} <= set(reader.fieldnames or ()):
-                columns = ", ".join(reader.fieldnames or ()) or "(none)"
-                fix = f"name the columns path and group; found {columns}"
+            columns = reader.fieldnames or ()
+            if not {"path", "group"} <= set(columns):
+                fix = f"name the columns path and group; found {', '.join(columns) or '(none)'}"
                 raise invalid_flag("group_by", expected=expected, received=text, fix=fix)
-            return {row["path"].replace("\\", "/"): row["group"] or "" for row in reader}
+            for row in reader:
+                name, group = (row["path"] or "").replace("\\", "/"), row["group"] or ""
+                if table.setdefault(name, group) != group:
+                    fix = f"{name!r} is in groups {table[name]!r} and {group!r}: leave one"
+                    raise invalid_flag("group_by", expected="one group for a path", received=text, fix=fix)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise invalid_flag("group_by", expected=expected, received=text, fix=f"check the file: {error}") from None
+    return table

@@ -7,7 +7,9 @@ Decoding is always of the whole file: `Image.verify()` accepts a JPEG that is cu
 """
 
 import io
+import struct
 import warnings
+import zlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +20,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 100_000_000
 EXIF_ORIENTATION = 0x0112
-# Modes whose file any decoder turns into the same 8-bit RGB pixels.
+# Formats Pillow decodes by itself. Others it would hand to programs outside, or guess from next to nothing.
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "JPEG2000", "PPM")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Modes of files that TensorFlow decodes to the same 8-bit RGB picture (JPEG decoders differ in rounding alone).
 PLAIN_MODES = {"JPEG": ("RGB", "L"), "PNG": ("RGB", "L")}
 WHITE = (255, 255, 255)
 
@@ -83,13 +88,15 @@ def _load(data: bytes, *, draft_px: int | None) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            picture = Image.open(io.BytesIO(data))
+            picture = Image.open(io.BytesIO(data), formats=FORMATS)
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise ImageRefusedError(f"{width} × {height} pixels: too large for one image, cut it into tiles")
             if draft_px is not None and picture.format == "JPEG":
                 picture.draft(None, (draft_px, draft_px))
             picture.load()
+            if picture.format == "PNG":
+                _check_png(data)
     except ImageRefusedError:
         raise
     except UnidentifiedImageError:
@@ -99,6 +106,21 @@ def _load(data: bytes, *, draft_px: int | None) -> Image.Image:
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged input
         raise ImageRefusedError(f"damaged: {_reason(error)}") from error
     return picture
+
+
+def _check_png(data: bytes) -> None:
+    """Raise `ImageRefusedError` unless every chunk's checksum is right and the end is there, which Pillow lets pass."""
+    position = len(PNG_SIGNATURE)
+    while position + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        end = position + 12 + length
+        kind = data[position + 4 : position + 8]
+        if end > len(data) or zlib.crc32(data[position + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+            raise ImageRefusedError(f"damaged: the checksum of a PNG chunk ({kind!r}) doesn't match")
+        if kind == b"IEND":
+            return
+        position = end
+    raise ImageRefusedError("damaged: the end of the PNG file is missing")
 
 
 def _reason(error: Exception) -> str:

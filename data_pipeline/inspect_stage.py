@@ -8,19 +8,23 @@ that an interrupted run goes on after the last whole chunk.
 
 import hashlib
 import json
+import stat
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from data_pipeline.discover import SourceFile
+from data_pipeline.discover import SourceFile, is_system_name
 from data_pipeline.images import ImageRefusedError, decode, pixel_hash
 from data_pipeline.parallel import in_processes
 from data_pipeline.storage import write_atomic
 
 CHUNK_FILES = 64
 ROW_VERSION = 1  # raise it when a row's meaning changes: older chunks are then read no more
-SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "icon\r"})
+MAX_FILE_BYTES = 1 << 30
+UNREADABLE = "can't be read"
+UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode categories: control, surrogate, line and paragraph ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +56,9 @@ def inspect(folder: Path, files: Sequence[SourceFile], *, work: Path, workers: i
 
 def inspect_file(folder: Path, file: SourceFile) -> InspectionRow:
     """Read, hash and fully decode one file."""
-    try:
-        data = (folder / file.id).read_bytes()
-    except OSError as error:
-        return InspectionRow(file.id, file.diagnosis, "", reason=f"can't be read: {error.strerror}")
+    data, reason = _read(folder / file.id)
+    if data is None:
+        return InspectionRow(file.id, file.diagnosis, "", reason=reason)
     digest = hashlib.sha256(data).hexdigest()
     reason = _refused_by_name(file)
     if reason:
@@ -86,26 +89,32 @@ def combine_sha256(ids: Iterable[str], digests: Iterable[str]) -> str:
     return total.hexdigest()
 
 
+def _read(path: Path) -> tuple[bytes | None, str]:
+    """A file's bytes, or None and the reason why it isn't read."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return None, "not a regular file"
+        if status.st_size > MAX_FILE_BYTES:
+            return None, f"{status.st_size / 2**30:.1f} GiB: too large for one image, cut it into tiles"
+        return path.read_bytes(), ""
+    except OSError as error:
+        return None, f"{UNREADABLE}: {error.strerror}"
+
+
 def _refused_by_name(file: SourceFile) -> str:
-    parts = file.id.split("/")
-    if any(part.startswith(".") or part.lower() in SYSTEM_NAMES for part in parts):
+    if any(is_system_name(part) for part in file.id.split("/")):
         return "hidden or system file"
     if not file.diagnosis:
         return "not inside a diagnosis folder"
-    if not file.id.isprintable():
+    if any(unicodedata.category(character) in UNPRINTABLE for character in file.id):
         return "the name holds characters that can't be printed: rename the file"
     return ""
 
 
 def _hash_chunk(folder: Path, files: Sequence[SourceFile]) -> list[str]:
-    return [_file_sha256(folder / file.id) for file in files]
-
-
-def _file_sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""
+    contents = (_read(folder / file.id)[0] for file in files)
+    return ["" if data is None else hashlib.sha256(data).hexdigest() for data in contents]
 
 
 def _inspect_chunk(folder: Path, work: Path, files: Sequence[SourceFile]) -> list[InspectionRow]:
@@ -113,6 +122,8 @@ def _inspect_chunk(folder: Path, work: Path, files: Sequence[SourceFile]) -> lis
     if finished.exists():
         return [InspectionRow(**json.loads(line)) for line in finished.read_text().splitlines()]
     rows = [inspect_file(folder, file) for file in files]
+    if any(row.reason.startswith(UNREADABLE) for row in rows):
+        return rows  # it may be readable the next time
     write_atomic(finished, "".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())
     return rows
 
@@ -123,7 +134,8 @@ def _chunk_name(folder: Path, files: Sequence[SourceFile]) -> str:
     for file in files:
         try:
             status = (folder / file.id).stat()
-            seen = f"{status.st_size} {status.st_mtime_ns}"
+            # The time of change can't be set by a copy that keeps the time of modification.
+            seen = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
         except OSError as error:
             seen = f"error {error.errno}"
         key.update(f"{seen} {file.diagnosis}\0{file.id}\n".encode(errors="surrogateescape"))

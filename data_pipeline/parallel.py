@@ -63,6 +63,11 @@ def _results(function: Callable[[Task], Result], tasks: Sequence[Task], workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+        except BaseException:
+            # What is under way is written aside and can be thrown away: being asked to stop means now.
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

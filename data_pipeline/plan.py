@@ -25,6 +25,7 @@ from data_pipeline.splits import Fractions, split_groups
 RECORDS_PER_SHARD = 4096
 # Small datasets are cut finer, so that several processes can write and read them.
 SMALL_SHARDS, SMALL_SHARD_RECORDS = 8, 64
+LARGE_GROUP = 0.15
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Settings:
     test_fraction: float = 0.15
     validation_fraction: float = 0.30
     group_by: str = "auto"
+    group_table_sha256: str = ""
     seed: int = 0
     encoding: Encoding = "jpeg"
     jpeg_quality: int = 95
@@ -75,8 +77,18 @@ class Plan:
     warnings: tuple[str, ...]
 
 
-def make_plan(rows: Sequence[InspectionRow], *, organ: str, settings: Settings, rule: grouping.Rule) -> Plan:
-    """The plan for `rows`. Raises `RequestError` if there is nothing to learn from."""
+def make_plan(
+    rows: Sequence[InspectionRow],
+    *,
+    organ: str,
+    settings: Settings,
+    rule: grouping.Rule,
+    diagnoses: Sequence[str] = (),
+) -> Plan:
+    """The plan for `rows`. Raises `RequestError` if there is nothing to learn from or the rule fits nothing.
+
+    `diagnoses` names the folders that were looked into: one without a usable image is worth a warning.
+    """
     kept, left_out, copies = _without_copies(rows)
     classes = tuple(sorted({row.diagnosis for row in kept}))
     if len(classes) < 2:
@@ -106,7 +118,7 @@ def make_plan(rows: Sequence[InspectionRow], *, organ: str, settings: Settings, 
             groups=len({record.group for record in records}),
             examples=grouping.examples({record.row.id: record.group for record in records}),
         ),
-        warnings=tuple(_warnings(rows, classes, splits, named)),
+        warnings=tuple(_warnings(set(diagnoses) - set(classes), splits, named, records)),
     )
 
 
@@ -166,6 +178,8 @@ def shard_count(records: int) -> int:
 
 def _shards(organ: str, split: str, records: Sequence[PlannedRecord]) -> list[PlannedShard]:
     total = shard_count(len(records))
+    if total == 0:
+        return []
     edges = [len(records) * index // total for index in range(total + 1)]
     return [
         PlannedShard(
@@ -188,10 +202,10 @@ def _split_counts(records: Sequence[PlannedRecord], classes: tuple[str, ...]) ->
 
 
 def _warnings(
-    rows: Sequence[InspectionRow],
-    classes: tuple[str, ...],
+    unused: set[str],
     splits: dict[str, SplitCounts],
     named: grouping.GroupedImages,
+    records: Sequence[PlannedRecord],
 ) -> list[str]:
     warnings = []
     if named.rule == grouping.NO_RULE:
@@ -201,11 +215,33 @@ def _warnings(
         )
     elif named.unmatched:
         warnings.append(f"The rule {named.rule} does not fit {named.unmatched} images: each of them stands alone.")
-    named_by_folder = {row.diagnosis for row in rows if row.diagnosis and not row.diagnosis.startswith(".")}
-    empty = sorted(named_by_folder - set(classes))
-    warnings += [f"No usable image of {name} is left: it is no class of this dataset." for name in empty]
+    warnings += [f"No usable image of {_shown(name)}: it is no class of this dataset." for name in sorted(unused)]
     for split, counts in splits.items():
         missing = [name for name, number in counts.per_class.items() if number == 0]
         if missing:
             warnings.append(f"No image of {', '.join(missing)} in {split}: too few groups, or a fraction of 0.")
-    return warnings
+    return warnings + _doubts_about_groups(records)
+
+
+def _doubts_about_groups(records: Sequence[PlannedRecord]) -> list[str]:
+    """Signs that a rule took something else for a slide: huge groups, or the same names in every diagnosis."""
+    sizes = Counter(record.group for record in records)
+    labels = defaultdict(set)
+    for record in records:
+        labels[record.group].add(record.label)
+    doubts = []
+    largest, size = max(sizes.items(), key=lambda item: (item[1], item[0]))
+    if size > LARGE_GROUP * len(records) and len(sizes) > 1:
+        share = f"{size / len(records):.0%}"
+        doubts.append(f"Group {largest} holds {share} of all images: is it really one slide? See --group_by.")
+    shared = sum(len(found) > 1 for found in labels.values())
+    if shared > len(sizes) / 2:
+        doubts.append(
+            f"{shared} of {len(sizes)} groups have images of several diagnoses. If numbers start again in each folder, "
+            "these are different slides: give their true names with --group_by=csv:FILE."
+        )
+    return doubts
+
+
+def _shown(name: str) -> str:
+    return name.encode(errors="backslashreplace").decode()

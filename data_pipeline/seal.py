@@ -7,6 +7,7 @@ an old dataset stays whole until the new one is.
 """
 
 import hashlib
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ import numpy as np
 
 from data_pipeline.audit import audit_shards
 from data_pipeline.card import render_card
+from data_pipeline.cli import FaultError
 from data_pipeline.manifest import (
     FILE_NAME,
     QUARANTINE_NAME,
@@ -29,7 +31,7 @@ from data_pipeline.manifest import (
 from data_pipeline.plan import Plan, Settings
 from data_pipeline.schema import decode_example, unframe_record
 from data_pipeline.storage import sync_folder, write_atomic
-from data_pipeline.write import DATASET_FOLDER
+from data_pipeline.write import DATASET_FOLDER, receipt_path
 
 CARD_NAME = "card.html"
 SAMPLES_PER_CLASS = 8
@@ -45,7 +47,7 @@ def seal(
     inputs_sha256: str,
     workers: int,
 ) -> Manifest:
-    """Turn `work/dataset` into the dataset at `target`. Raises `RuntimeError` if a shard isn't what was written."""
+    """Turn `work/dataset` into the dataset at `target`. Raises `FaultError` if a shard isn't what was written."""
     folder = work / DATASET_FOLDER
     _remove_strangers(folder, shards)
     described = Manifest(
@@ -61,11 +63,7 @@ def seal(
         warnings=plan.warnings,
         inputs_sha256=inputs_sha256,
     )
-    damaged = [
-        p for a in audit_shards(folder, described, decode=False, workers=workers, title="seal") for p in a.problems
-    ]
-    if damaged:
-        raise RuntimeError("The disk does not hold what was written to it: " + "; ".join(damaged))
+    _check_written(folder, described, work=work, workers=workers)
     write_atomic(folder / QUARANTINE_NAME, quarantine_csv(plan.left_out).encode(errors="backslashreplace"))
     write_tfds_metadata(folder, described)
     card = render_card(described, plan.left_out, _samples(folder, described))
@@ -74,6 +72,20 @@ def seal(
     write_atomic(folder / FILE_NAME, manifest.to_json().encode())
     _publish(folder, target)
     return manifest
+
+
+def _check_written(folder: Path, described: Manifest, *, work: Path, workers: int) -> None:
+    """Read everything back. A shard that is damaged already is forgotten, so that the next run writes it again."""
+    problems: list[str] = []
+    for audit in audit_shards(folder, described, decode=False, workers=workers, title="seal"):
+        if audit.problems:
+            receipt_path(work, audit.shard.path).unlink(missing_ok=True)
+            problems += audit.problems
+    if problems:
+        raise FaultError(
+            f"The disk does not hold what was written to it: {'; '.join(problems)}. "
+            "To fix it: run the same command again, which writes these shards anew; then look at the disk."
+        )
 
 
 def write_tfds_metadata(folder: Path, manifest: Manifest) -> None:
@@ -95,7 +107,7 @@ def write_tfds_metadata(folder: Path, manifest: Manifest) -> None:
     template = tfds.core.ShardedFileTemplate(
         data_dir=str(folder),
         template=manifest.organ + "-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-        dataset_name=manifest.organ,
+        dataset_name=re.sub(r"\W", "_", manifest.organ),  # TFDS takes identifiers only; files keep the organ's name
         filetype_suffix="tfrecord",
     )
     splits = [

@@ -32,13 +32,11 @@ def verify(folder: Path, *, workers: int) -> list[str]:
 
 
 def find_datasets(folder: Path) -> list[Path]:
-    """`folder` itself if it is a dataset, else the datasets in it. Raises `DatasetError` if there is none."""
+    """`folder` itself if it is a dataset, else all folders in it: one without a manifest is one that lost it."""
     if (folder / FILE_NAME).exists():
         return [folder]
-    found = sorted(path.parent for path in folder.glob(f"*/{FILE_NAME}"))
-    if not found:
-        Manifest.load(folder)  # says what is missing and how to make it
-    return found
+    found = sorted(path for path in folder.glob("*/") if not path.name.startswith("."))
+    return found or [folder]  # loading it says what is missing and how to make it
 
 
 def _strangers(folder: Path, manifest: Manifest) -> Iterator[str]:
@@ -69,7 +67,7 @@ def _leaks(audits: Sequence[ShardAudit]) -> Iterator[str]:
     for audit in audits:
         for record in audit.records:
             ids[record.id] += 1
-            for key in (("group", record.group), ("image", record.pixel_hash)):
+            for key in (("group", record.group), ("image", record.picture)):
                 splits_of[key].add(audit.shard.split)
                 names[key].append(record.id)
     yield from (f"record {name} is there {number} times" for name, number in ids.items() if number > 1)
@@ -85,7 +83,10 @@ def main(argv: Sequence[str]) -> None:
         raise cli.RequestError("Name the dataset to verify: python -m data_pipeline.verify tfrecords/ORGAN")
     failures = []
     for folder in (found for name in argv[1:] for found in find_datasets(Path(name))):
-        problems = verify(folder, workers=flags.FLAGS.workers)
+        try:
+            problems = verify(folder, workers=flags.FLAGS.workers)
+        except DatasetError as error:
+            problems = [str(error)]
         failures += [f"{folder}: {problem}" for problem in problems]
         if not problems:
             manifest = Manifest.load(folder)

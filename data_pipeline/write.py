@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.cli import RequestError
+from data_pipeline.cli import FaultError
 from data_pipeline.images import encode_for_training, fits
 from data_pipeline.manifest import FileSeal, ShardSeal
 from data_pipeline.parallel import in_processes
@@ -28,7 +28,7 @@ RECEIPTS_FOLDER = "receipts"
 OFFSETS_SUFFIX = ".offsets"
 
 
-class InputChangedError(RequestError):
+class InputChangedError(FaultError):
     """An image isn't the file any more that was inspected."""
 
 
@@ -53,9 +53,8 @@ def write_shards(plan: Plan, folder: Path, *, work: Path, settings: Settings, wo
 def write_shard(shard: PlannedShard, *, folder: Path, work: Path, settings: Settings) -> ShardSeal:
     """Write one shard and the index of its record offsets, unless a receipt says that it is done."""
     target = work / DATASET_FOLDER / shard.path
-    receipt_path = work / RECEIPTS_FOLDER / f"{shard.path}.json"
     key = _key(shard, settings)
-    receipt = _read_receipt(receipt_path)
+    receipt = _read_receipt(receipt_path(work, shard.path))
     if receipt and receipt.key == key and target.is_file() and target.stat().st_size == receipt.seal.bytes:
         return receipt.seal
     offsets = [0]
@@ -71,8 +70,13 @@ def write_shard(shard: PlannedShard, *, folder: Path, work: Path, settings: Sett
     write_atomic(work / DATASET_FOLDER / index_path, index)
     index_seal = FileSeal(index_path, hashlib.sha256(index).hexdigest(), len(index))
     seal = ShardSeal(shard.path, shard.split, digest.hexdigest(), offsets[-1], len(shard.records), index_seal)
-    write_atomic(receipt_path, json.dumps(asdict(_Receipt(key, seal))).encode())
+    write_atomic(receipt_path(work, shard.path), json.dumps(asdict(_Receipt(key, seal))).encode())
     return seal
+
+
+def receipt_path(work: Path, shard: str) -> Path:
+    """Where it is noted that a shard is written. Without the note it is written again."""
+    return work / RECEIPTS_FOLDER / f"{shard}.json"
 
 
 def _stored(record: PlannedRecord, folder: Path, settings: Settings) -> Record:

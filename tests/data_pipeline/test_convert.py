@@ -1,6 +1,7 @@
 """Conversion as a whole, from real files through real processes."""
 
 import csv
+import fcntl
 import hashlib
 import os
 import shutil
@@ -18,7 +19,7 @@ import pytest
 from data_pipeline import cli
 from data_pipeline.discover import discover
 from data_pipeline.grouping import parse_rule
-from data_pipeline.images import decode, pixel_hash
+from data_pipeline.images import decode
 from data_pipeline.inspect_stage import inspect
 from data_pipeline.manifest import DatasetError, FileSeal, Manifest, ShardSeal, load_offsets, read_quarantine
 from data_pipeline.plan import Settings, make_plan
@@ -274,30 +275,180 @@ def test_an_interrupted_conversion_goes_on_and_ends_with_the_same_bytes(images: 
     assert not (tmp_path / "cut" / ".gland.partial").exists()
 
 
-def test_sigterm_ends_with_code_75_and_a_second_run_finishes(images: Path, tmp_path: Path) -> None:
-    make_images(images / "gland", slides=60, tiles=6, size=160)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_ends_with_code_75_and_a_second_run_finishes(images: Path, tmp_path: Path, workers: int) -> None:
+    make_images(images / "gland", slides=60, tiles=6, size=200)
     command = [sys.executable, "-m", "data_pipeline", "--organ=gland", f"--images={images}"]
-    command += [f"--tfrecords={tmp_path / 'tf'}", "--image_size=32", "--workers=2"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    command += [f"--tfrecords={tmp_path / 'tf'}", "--image_size=32", f"--workers={workers}"]
     chunks = tmp_path / "tf/.gland.partial/inspect"
-    deadline = time.monotonic() + 60
-    while not any(chunks.glob("*.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == cli.EXIT_PREEMPTED, errors
-    assert "run the same command again" in errors
-    assert "Traceback" not in errors
-    assert not (tmp_path / "tf" / "gland").exists()
+    for finished in (0, 4, 9):
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 60
+        while len(list(chunks.glob("*.jsonl"))) <= finished and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        asked = time.monotonic()
+        _, errors = process.communicate(timeout=60)
+        assert time.monotonic() - asked < 10
+        assert process.returncode == cli.EXIT_PREEMPTED, errors
+        assert "run the same command again" in errors
+        assert "Traceback" not in errors
+        assert not (tmp_path / "tf" / "gland").exists()
+    convert(images, tmp_path / "tf")
+    manifest = Manifest.load(tmp_path / "tf" / "gland")
+    assert manifest.counts.quarantined == 0
+    assert verify(tmp_path / "tf" / "gland", workers=1) == []
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(images: Path, tmp_path: Path) -> None:
+    make_images(images / "gland", slides=30, tiles=4, size=100)
+    convert(images, tmp_path / "whole")
+    command = [sys.executable, "-m", "data_pipeline", "--organ=gland", f"--images={images}"]
+    command += [f"--tfrecords={tmp_path / 'cut'}", "--image_size=32"]
+    kills = 0
+    for delay in np.random.default_rng(0).uniform(0.3, 2.5, 8):
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
+        try:
+            process.wait(timeout=delay)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+            process.wait()
+    convert(images, tmp_path / "cut")
+    assert contents(tmp_path / "whole" / "gland") == contents(tmp_path / "cut" / "gland")
+    assert not (tmp_path / "cut" / ".gland.partial").exists()
+    assert kills
+
+
+def test_a_kill_between_the_two_renames_of_an_overwrite_loses_nothing(images: Path, tmp_path: Path) -> None:
+    convert(images, tmp_path / "tf")
+    old = contents(tmp_path / "tf" / "gland")
+    (tmp_path / "tf" / "gland").rename(tmp_path / "tf" / ".gland.replaced")
+    assert "nothing to do" in convert(images, tmp_path / "tf")
+    assert contents(tmp_path / "tf" / "gland") == old
+
+
+def test_the_old_dataset_is_there_until_the_moment_the_new_one_is(images: Path, tmp_path: Path) -> None:
+    convert(images, tmp_path / "tf")
+    target = tmp_path / "tf" / "gland" / "manifest.json"
+    before = target.read_bytes()
+    command = [sys.executable, "-m", "data_pipeline", "--organ=gland", f"--images={images}", "--overwrite"]
+    command += [f"--tfrecords={tmp_path / 'tf'}", "--image_size=40"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    seen, absences = [], 0
+    while process.poll() is None:
+        try:
+            seen.append(target.read_bytes())
+        except FileNotFoundError:
+            absences += 1  # the instant between two renames; what a restart then does is tested above
+    after = target.read_bytes()
+    assert set(seen) <= {before, after}
+    assert absences < 0.01 * len(seen)
+    assert before in seen
+    assert Manifest.load(target.parent).image_size == 40
+
+
+def test_a_second_conversion_of_the_same_organ_is_kept_out(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "tf").mkdir()
+    with (tmp_path / "tf" / ".gland.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "another process" in convert(images, tmp_path / "tf", code=cli.EXIT_REQUEST)
+    convert(images, tmp_path / "tf")
+
+
+def test_a_duplicate_ties_two_slides_together(images: Path, tmp_path: Path) -> None:
+    organ = images / "gland" / "red"
+    shutil.copy(organ / "S200_0.png", organ / "S207_9.png")
+    convert(images, tmp_path / "tf")
+    folder = tmp_path / "tf" / "gland"
+    manifest = Manifest.load(folder)
+    groups = {r.id: r.group for split in manifest.splits for r in read_all(folder, manifest, split)}
+    assert groups["red/S200_1.png"] == groups["red/S207_1.png"] == "S200"
+    assert manifest.grouping.groups == 23
+
+
+def test_a_shard_that_rots_before_sealing_is_written_again(images: Path, tmp_path: Path) -> None:
+    work, settings = tmp_path / "tf/.gland.partial", Settings(image_size=32)
+    rows = inspect(images / "gland", discover(images / "gland"), work=work / "inspect", workers=1)
+    plan = make_plan(rows, organ="gland", settings=settings, rule=parse_rule("auto"))
+    shard = work / "dataset" / write_shards(plan, images / "gland", work=work, settings=settings, workers=1)[0].path
+    data = bytearray(shard.read_bytes())
+    data[50] ^= 1
+    shard.write_bytes(data)
+    assert "does not hold what was written" in convert(images, tmp_path / "tf", code=cli.EXIT_FAULT)
     convert(images, tmp_path / "tf")
     assert verify(tmp_path / "tf" / "gland", workers=1) == []
 
 
-def test_pixel_identity_ignores_the_file_format() -> None:
-    png, bmp = image_bytes(5), image_bytes(5, form="BMP")
-    assert png != bmp
-    assert pixel_hash(decode(png).pixels) == pixel_hash(decode(bmp).pixels)
-    assert pixel_hash(decode(png).pixels) != pixel_hash(decode(image_bytes(6)).pixels)
+def test_odd_files_and_folders_end_no_run(images: Path, tmp_path: Path) -> None:
+    organ = images / "gland"
+    os.mkfifo(organ / "red" / "pipe.png")
+    (organ / "red" / "hole.svs").touch()
+    os.truncate(organ / "red" / "hole.svs", 1 << 40)
+    (organ / "red" / "nowhere.png").symlink_to("nowhere")
+    (organ / "red" / "loop").symlink_to(organ / "red")
+    (organ / "no images").mkdir()
+    (organ / os.fsdecode(b"\xff")).mkdir()
+    (organ / os.fsdecode(b"\xff") / "a.png").write_bytes(image_bytes(1))
+    for number, name in enumerate(("Ünïcode 漢字.png", "-rf.png", "a\u202fb.png", "new\nline.png", "n" * 250 + ".png")):
+        (organ / "blue" / name).write_bytes(image_bytes(4000 + number))
+    output = convert(images, tmp_path / "tf")
+    manifest = Manifest.load(tmp_path / "tf" / "gland")
+    assert manifest.counts.inputs == 72 + 9
+    assert manifest.counts.written == 72 + 4
+    reasons = {row.path: row.reason for row in read_quarantine(tmp_path / "tf" / "gland")}
+    assert reasons["red/pipe.png"] == "not a regular file"
+    assert "cut it into tiles" in reasons["red/hole.svs"]
+    assert "can't be read" in reasons["red/nowhere.png"]
+    assert "rename" in reasons["blue/new\nline.png"]
+    assert "No usable image of no images" in output
+    assert verify(tmp_path / "tf" / "gland", workers=1) == []
+    assert "nothing to do" in convert(images, tmp_path / "tf")
+
+
+def test_a_linked_folder_is_seen_under_both_names(images: Path, tmp_path: Path) -> None:
+    """Its images carry two diagnoses then, which is a conflict, and never silently one of them."""
+    (images / "gland" / "blue" / "more").symlink_to(images / "gland" / "green")
+    convert(images, tmp_path / "tf")
+    manifest = Manifest.load(tmp_path / "tf" / "gland")
+    assert manifest.classes == ("blue", "red")
+    assert manifest.counts.quarantined == 48
+    assert any("No usable image of green" in warning for warning in manifest.warnings)
+
+
+@pytest.mark.parametrize("flags", [["--test_fraction=0"], ["--validation_fraction=0"]])
+def test_a_split_may_be_empty(images: Path, tmp_path: Path, flags: list[str]) -> None:
+    convert(images, tmp_path / "tf", *flags)
+    manifest = Manifest.load(tmp_path / "tf" / "gland")
+    assert 0 in {split.records for split in manifest.splits.values()}
+    assert manifest.counts.written == 72
+    assert verify(tmp_path / "tf" / "gland", workers=1) == []
+
+
+def test_a_changed_table_of_groups_is_a_changed_flag(images: Path, tmp_path: Path) -> None:
+    table = tmp_path / "groups.csv"
+    table.write_text("path,group\nred/S200_0.png,p1\n")
+    convert(images, tmp_path / "tf", f"--group_by=csv:{table}")
+    table.write_text("path,group\nred/S200_0.png,p1\nred/S201_0.png,p1\n")
+    assert "--overwrite" in convert(images, tmp_path / "tf", f"--group_by=csv:{table}", code=cli.EXIT_REQUEST)
+
+
+def test_one_organ_in_trouble_keeps_no_other_waiting(images: Path, tmp_path: Path) -> None:
+    (images / "bad organ").mkdir()
+    done = run_module("data_pipeline", "--organ=all", f"--images={images}", f"--tfrecords={tmp_path / 'tf'}")
+    assert done.returncode == cli.EXIT_REQUEST
+    assert "bad organ has usable images of 0 diagnoses" in done.stderr
+    assert Manifest.load(tmp_path / "tf" / "gland").counts.written == 72
+
+
+def test_verify_misses_no_dataset_of_a_folder(images: Path, tmp_path: Path) -> None:
+    convert(images, tmp_path / "tf")
+    shutil.copytree(tmp_path / "tf" / "gland", tmp_path / "tf" / "other")
+    (tmp_path / "tf" / "other" / "manifest.json").unlink()
+    done = run_module("data_pipeline.verify", tmp_path / "tf")
+    assert done.returncode == cli.EXIT_REQUEST
+    assert "No sealed dataset" in done.stderr
+    assert "nothing is wrong" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -312,6 +463,8 @@ def test_pixel_identity_ignores_the_file_format() -> None:
         (["--group_by=csv:/nowhere.csv"], "csv:FILE"),
         (["--image_size=0"], "image_size"),
         (["--unknown=1"], "unknown"),
+        (["--organ="], "organ"),
+        (["--group_by=regex:(ZZZ)"], "--group_by"),
         (["stray"], "stray"),
         (["--tfrecords=gs://bucket/x"], "mounted"),
         (["--tfrecords=/proc/nowhere"], "writable"),

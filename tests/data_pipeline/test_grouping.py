@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_pipeline.cli import RequestError
 from data_pipeline.grouping import group_images, link, parse_rule
 
 
@@ -16,46 +17,67 @@ def grouped(names: list[str], rule: str = "auto") -> tuple[str, dict[str, str]]:
     return found.rule, found.groups
 
 
-def tiles(pattern: str, diagnoses: int = 2, slides: int = 4, per_slide: int = 3) -> list[str]:
-    return [
-        f"d{d}/" + pattern.format(slide=100 * d + s, tile=t)
-        for d in range(diagnoses)
-        for s in range(slides)
-        for t in range(per_slide)
-    ]
+CASES = [
+    ("TCGA-A{slide:01X}-12AB-01Z-00-DX1_{tile}.png", "tcga", (1, 2), "TCGA-A1-12AB"),
+    ("SOB_M_DC-14-{slide}-40-00{tile}.png", "breakhis", (0, 0), "SOB_M_DC-14-0"),
+    ("IB000{slide}.svs [{tile}] (85).png", "slide-file", (7, 2), "IB0007"),
+    ("{slide:09d}-149143378-00{tile}.jpg", "smear", (6, 1), "000000006"),
+    ("rotated_0_{slide:09d}-149143378-00{tile}.jpg", "smear", (1, 1), "000000001"),
+    ("patient{slide}_img{tile}.tif", "keyword", (1, 2), "patient1"),
+    ("case_{slide}_slide_2_tile_{tile}.png", "keyword", (3, 0), "case_3"),
+    ("{slide}/t{tile}.png", "folder", (2, 0), "2"),
+    ("{slide}/40X/t{tile}.png", "folder", (2, 0), "2"),
+    ("SG-{slide:04d}_00{tile}.png", "numbered", (6, 1), "SG-0006"),
+    ("P{slide}_{tile}.png", "numbered", (3, 1), "P3"),
+    ("P{slide}.{tile}.png", "numbered", (3, 1), "P3"),
+    ("S{slide}_{tile}024_2048.png", "numbered", (3, 1), "S3"),
+    ("S{slide}_x{tile}_y7.png", "numbered", (3, 1), "S3"),
+    ("P{slide}_40x_00{tile}.png", "numbered", (3, 1), "P3"),
+    ("P{slide}_L_00{tile}.png", "numbered", (3, 1), "P3"),
+    ("S{slide}_{tile}_rot90.png", "numbered", (3, 1), "S3"),
+    ("S{slide}_{tile}_hflip.png", "numbered", (3, 1), "S3"),
+    ("S{slide}_{tile}_jpg.rf.0123456789abcdef.jpg", "numbered", (3, 1), "S3"),
+    ("102{slide}_idx5_x1351_y{tile}_class0.png", "numbered", (3, 1), "1023"),
+    ("2023-05-1{slide}_000{tile}.png", "counted", (3, 1), "2023-05-13"),
+    ("lungaca{slide}{tile}.jpeg", "none", (0, 0), None),
+    ("BA_{slide}{tile}.jpg", "none", (0, 0), None),
+    ("train/x{slide}{tile}.jpg", "none", (0, 0), None),
+    ("aug_0_{slide}{tile}.jpg", "none", (0, 0), None),
+]
+
+
+@pytest.mark.parametrize(("pattern", "rule", "chosen", "group"), CASES)
+def test_known_naming_schemes_are_found(pattern: str, rule: str, chosen: tuple[int, int], group: str | None) -> None:
+    """Two diagnoses of five slides each, numbered through, three tiles a slide."""
+    found, groups = grouped([f"d{s // 5}/" + pattern.format(slide=s, tile=t) for s in range(10) for t in range(3)])
+    assert found == rule
+    name = f"d{chosen[0] // 5}/" + pattern.format(slide=chosen[0], tile=chosen[1])
+    assert groups[name] == (group or name)
+    if rule != "none":
+        assert len(set(groups.values())) == 10
 
 
 @pytest.mark.parametrize(
-    ("pattern", "rule", "name", "group"),
-    [
-        ("TCGA-A{slide}-12AB-01Z-00-DX1_{tile}.png", None, None, None),
-        ("SOB_M_DC-14-{slide}-40-00{tile}.png", "breakhis", "d0/SOB_M_DC-14-0-40-000.png", "SOB_M_DC-14-0"),
-        ("IB000{slide}.svs [{tile}] (85).png", "slide-file", "d1/IB000100.svs [2] (85).png", "IB000100"),
-        ("{slide:09d}-149143378-00{tile}.jpg", "smear", "d1/000000101-149143378-001.jpg", "000000101"),
-        (
-            "rotated_0_{slide:09d}-149143378-00{tile}.jpg",
-            "smear",
-            "d0/rotated_0_000000001-149143378-001.jpg",
-            "000000001",
-        ),
-        ("patient{slide}_img{tile}.tif", "keyword", "d0/patient1_img2.tif", "patient1"),
-        ("SG-{slide:04d}-00{tile}.png", "numbered", "d1/SG-0100-001.png", "SG-0100"),
-        ("P{slide}_{tile}.png", "numbered", "d0/P3_1.png", "P3"),
-        ("{slide}/t{tile}.png", "folder", "d0/2/t0.png", "2"),
-        ("lungaca{slide}{tile}.jpeg", "none", "d0/lungaca00.jpeg", "d0/lungaca00.jpeg"),
-        ("BA_{slide}{tile}.jpg", "none", "d0/BA_00.jpg", "d0/BA_00.jpg"),
-    ],
+    "pattern", ["slide{slide}_{tile}.png", "TCGA-AA-000{slide}-01_{tile}.png", "B{slide}.svs_{tile}.png"]
 )
-def test_known_naming_schemes_are_found(pattern: str, rule: str | None, name: str, group: str) -> None:
-    if rule is None:
-        names = [f"d{d}/TCGA-A{s}-1{d}AB-01Z-00-DX1_{t}.png" for d in range(2) for s in range(4) for t in range(3)]
-        found, groups = grouped(names)
-        assert found == "tcga"
-        assert groups["d0/TCGA-A1-10AB-01Z-00-DX1_0.png"] == "TCGA-A1-10AB"
-        return
-    found, groups = grouped(tiles(pattern))
-    assert found == rule
-    assert groups[name] == group
+def test_an_unmistakable_scheme_needs_no_number_of_slides(pattern: str) -> None:
+    names = [f"d{d}/" + pattern.format(slide=2 * d + s, tile=t) for d in (0, 1) for s in (0, 1) for t in (0, 1)]
+    found, groups = grouped(names)
+    assert found != "none"
+    assert len(set(groups.values())) == 4
+
+
+def test_a_scheme_of_one_diagnosis_alone_is_used_for_it() -> None:
+    numbered = [f"a/P{s}_{t}.png" for s in range(5) for t in range(3)]
+    found, groups = grouped([*numbered, *(f"b/scan{i}.png" for i in range(40))])
+    assert found == "numbered"
+    assert groups["a/P2_1.png"] == "P2"
+    assert groups["b/scan7.png"] == "b/scan7.png"
+
+
+def test_magnification_folders_are_no_slides() -> None:
+    names = [f"d{d}/{m}X/scan{i}.png" for d in (0, 1) for m in (40, 100, 200, 400) for i in range(5)]
+    assert grouped(names)[0] == "none"
 
 
 def test_a_prefix_that_only_names_the_class_is_no_patient() -> None:
@@ -64,7 +86,7 @@ def test_a_prefix_that_only_names_the_class_is_no_patient() -> None:
 
 
 def test_names_that_the_rule_does_not_fit_stand_alone() -> None:
-    _, groups = grouped([*tiles("P{slide}_{tile}.png", slides=10), "d0/odd.png"])
+    _, groups = grouped([*(f"d0/P{s}_{t}.png" for s in range(10) for t in range(3)), "d0/odd.png"])
     assert groups["d0/odd.png"] == "d0/odd.png"
 
 
@@ -79,6 +101,20 @@ def test_regex_table_and_folder_rules(tmp_path: Path) -> None:
         "a/3.png": "a/3.png",
     }
     assert grouped(["a/s1/t.png", "a/t.png"], "folder")[1] == {"a/s1/t.png": "s1", "a/t.png": "a/t.png"}
+
+
+@pytest.mark.parametrize("rule", ["regex:(ZZZ)", "folder", "csv"])
+def test_a_rule_that_was_asked_for_and_fits_nothing_is_an_error(tmp_path: Path, rule: str) -> None:
+    (tmp_path / "t.csv").write_text("path,group\norgan/a/1.png,p1\n")
+    with pytest.raises(RequestError, match="--group_by"):
+        grouped(["a/1.png"], f"csv:{tmp_path / 't.csv'}" if rule == "csv" else rule)
+
+
+@pytest.mark.parametrize("text", ["group,path\np1\n", "path,group\na/1.png,p1\na/1.png,p2\n", "file,slide\na,b\n"])
+def test_a_table_that_is_unclear_is_an_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(RequestError, match="--group_by"):
+        grouped(["a/1.png"], f"csv:{tmp_path / 't.csv'}")
 
 
 @given(
