@@ -59,6 +59,13 @@ def pixel_hash(pixels: NDArray[np.uint8]) -> str:
     return xxhash.xxh3_128_hexdigest(shape + np.ascontiguousarray(pixels).tobytes())
 
 
+def as_png(pixels: NDArray[np.uint8]) -> bytes:
+    """`[height, width, 3] uint8` as a PNG file."""
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
 def fits(width: int, height: int, format: str, *, size_px: int, encoding: Encoding) -> bool:
     """Whether a plain image file is stored as it is: of the right size, and not lossy where lossless is asked for."""
     return width == height == size_px and not (encoding == "png" and format == "JPEG")

@@ -17,52 +17,62 @@ be shown the report of one that is done. SIGTERM saves and ends the run with exi
 Exit codes: 0 done, 2 the request is wrong, 75 stopped by SIGTERM (run it again), anything else a fault.
 """
 
-import json
-import platform
+from trainer.preemption import StopSignal, exit_when_stopped
+
+exit_when_stopped()  # before the imports below, which take seconds
+
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from data_pipeline import __version__, cli
-from data_pipeline.manifest import FILE_NAME, Manifest, read_quarantine
-from data_pipeline.storage import write_atomic
+from data_pipeline import cli
+from data_pipeline.manifest import FILE_NAME, Manifest
 from trainer import cluster, report
 from trainer.augment import Augmentation
 from trainer.checkpoints import Checkpoints, Progress
 from trainer.config import TrainConfig, config_from_flags, define_flags
-from trainer.evaluate import make_evaluation_step, predict_served, predict_split
-from trainer.export import export, load_served
+from trainer.evaluate import make_evaluation_step, predict_split
 from trainer.input_pipeline import TrainInput
 from trainer.loop import TrainJob, train
-from trainer.metrics import Predictions, compute_metrics, confident_mistakes, majority_baseline
+from trainer.metrics import compute_metrics
 from trainer.models import MIN_IMAGE_SIZE, MODELS, build_model
 from trainer.order import TrainOrder
+from trainer.outcome import test_and_report
 from trainer.precision import resolve_precision
-from trainer.preemption import StopSignal
 from trainer.records import RecordReader
-from trainer.run_folder import EpochLog, open_run, say_nothing
-
-MISTAKES_SHOWN = 24
+from trainer.run_folder import CHECKPOINTS, EpochLog, is_finished, lock_run, open_run, say_nothing
 
 
 def train_organ(config: TrainConfig, strategy: tf.distribute.Strategy, stop: StopSignal) -> Path:
     """Train, test, report and export one organ; the path of the report. Resumes what is there already."""
     # ── The dataset and the run ──────────────────────────────────────────────────────────────────────────────────
     manifest = Manifest.load(config.dataset_folder)
-    config = _resolve(config, manifest)
     folder = config.runs / config.organ / config.run_name(manifest.fingerprint)
     chief = cluster.is_chief(strategy)
     open_run(folder, config, dataset=manifest.fingerprint, chief=chief)
-    if (folder / "metrics.json").exists() and (folder / report.FILE_NAME).exists():
+    if is_finished(folder):
         _say(f"{config.organ}: this run is finished already")
         return folder / report.FILE_NAME
+    with lock_run(folder) if chief else nullcontext():
+        return _train_and_test(config, manifest, folder, strategy, stop, chief=chief)
+
+
+def _train_and_test(
+    config: TrainConfig,
+    manifest: Manifest,
+    folder: Path,
+    strategy: tf.distribute.Strategy,
+    stop: StopSignal,
+    *,
+    chief: bool,
+) -> Path:
     _say(f"{config.organ}: {_sizes(manifest)}; {cluster.describe(strategy)}, {config.precision}")
 
     # ── Model, optimizer, and where the run stood ────────────────────────────────────────────────────────────────
@@ -73,7 +83,9 @@ def train_organ(config: TrainConfig, strategy: tf.distribute.Strategy, stop: Sto
         )
         optimizer = keras.optimizers.Adamax(config.learning_rate)
         optimizer.build(model.trainable_variables)
-    checkpoints = Checkpoints(folder / "checkpoints", model, optimizer)
+    checkpoints = Checkpoints(folder / CHECKPOINTS, model, optimizer)
+    if chief:
+        checkpoints.clean()
     progress = checkpoints.restore_last() or Progress()
     if progress.step:
         _say(f"{config.organ}: goes on after step {progress.step}")
@@ -85,39 +97,9 @@ def train_organ(config: TrainConfig, strategy: tf.distribute.Strategy, stop: Sto
         return folder / report.FILE_NAME
 
     # ── Export the best epoch, then test what was exported: the numbers are those of the file that is served ─────
-    if checkpoints.restore_best() is None:
-        raise RuntimeError(f"The best checkpoint in {folder / 'checkpoints'} is missing or damaged.")
-    plain = build_model(config.model, image_size=config.image_size, classes=len(manifest.classes))
-    plain.set_weights(model.get_weights())
-    export(plain, classes=manifest.classes, image_size=config.image_size, folder=folder / "model")
-    served = load_served(folder / "model")
-    validation = _served_predictions(served, config, manifest, "validation")
-    test = _served_predictions(served, config, manifest, "test")  # the only place where the test split is opened
-
-    # ── Metrics and report ───────────────────────────────────────────────────────────────────────────────────────
-    metrics = _metrics(manifest, validation, test, progress)
-    write_atomic(folder / "metrics.json", (json.dumps(metrics, indent=1) + "\n").encode())
-    return report.write_report(
-        folder,
-        report.ReportInputs(
-            organ=config.organ,
-            run=folder.name,
-            manifest=manifest,
-            quarantine=read_quarantine(config.dataset_folder),
-            history=progress.history,
-            best_epoch=progress.best_epoch,
-            monitor=config.monitor,
-            validation=metrics["validation"],
-            test=metrics["test"],
-            baselines=metrics["baselines"],
-            mistakes=_mistakes(config, manifest, test),
-            settings=config.settings(),
-            environment=_environment(strategy),
-            parameters=model.count_params(),
-            train_seconds=sum(row["seconds"] for row in progress.history),
-            command=config.command(),
-        ),
-    )
+    with stop.at_once():
+        checkpoints.restore_best(progress)
+        return test_and_report(config, manifest, folder, strategy, model, progress)
 
 
 def _job(
@@ -163,7 +145,7 @@ def _job(
         checkpoints=checkpoints,
         validate=validate,
         on_epoch=EpochLog(folder, epochs=config.epochs) if chief else say_nothing,
-        stop_requested=stop.is_set,
+        stop=stop,
         chief=chief,
     )
 
@@ -183,53 +165,6 @@ def _resolve(config: TrainConfig, manifest: Manifest) -> TrainConfig:
     return replace(config, image_size=size, precision=resolve_precision(config.precision))
 
 
-def _served_predictions(served: Any, config: TrainConfig, manifest: Manifest, split: str) -> Predictions:
-    return predict_served(served, RecordReader(config.dataset_folder, manifest, split), title=split)
-
-
-def _metrics(manifest: Manifest, validation: Predictions, test: Predictions, progress: Progress) -> dict[str, Any]:
-    return {
-        "organ": manifest.organ,
-        "classes": list(manifest.classes),
-        "dataset": manifest.fingerprint,
-        "best_epoch": progress.best_epoch,
-        "epochs": len(progress.history),
-        "validation": compute_metrics(validation, manifest.classes),
-        "test": compute_metrics(test, manifest.classes),
-        "baselines": {"majority": majority_baseline(manifest.splits["train"].per_class, test, manifest.classes)},
-        "history": list(progress.history),
-    }
-
-
-def _mistakes(config: TrainConfig, manifest: Manifest, test: Predictions) -> tuple[report.Example, ...]:
-    """The test images that the model got wrong with the greatest confidence."""
-    worst = confident_mistakes(test, MISTAKES_SHOWN)
-    records = RecordReader(config.dataset_folder, manifest, "test").records(np.array(worst, dtype=np.int64))
-    return tuple(
-        report.Example(
-            image=record.image,
-            id=record.id,
-            group=record.group,
-            truth=manifest.classes[test.labels[i]],
-            predicted=manifest.classes[test.answers[i]],
-            confidence=float(test.confidences[i]),
-        )
-        for i, record in zip(worst, records, strict=True)
-    )
-
-
-def _environment(strategy: tf.distribute.Strategy) -> dict[str, str]:
-    return {
-        "cytotrain": __version__,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "devices": cluster.describe(strategy),
-    }
-
-
 def _sizes(manifest: Manifest) -> str:
     counts = ", ".join(f"{split.records} {name}" for name, split in manifest.splits.items())
     return f"{counts} images of {len(manifest.classes)} classes"
@@ -238,6 +173,8 @@ def _sizes(manifest: Manifest) -> str:
 def _organs(names: list[str], tfrecords: Path) -> list[str]:
     """The datasets to train on. Raises `RequestError` if there is none."""
     there = sorted(path.parent.name for path in tfrecords.glob(f"*/{FILE_NAME}"))
+    if not any(names):
+        raise cli.invalid_flag("organ", expected="the name of an organ", received="", fix="name one, or `all`")
     if names != ["all"]:
         return names
     if not there:
@@ -255,11 +192,12 @@ def main(argv: Sequence[str]) -> None:
         raise cli.RequestError(f"Unexpected argument {argv[1]!r}. To fix it: flags begin with --, see --help.")
     values = flags.FLAGS
     configs = [config_from_flags(values, organ) for organ in _organs(values.organ, Path(values.tfrecords))]
-    for config in configs:
-        Manifest.load(config.dataset_folder)  # wrong requests end before TensorFlow computes anything
+    # Wrong requests end before TensorFlow computes anything, whichever organ they are about.
+    configs = [_resolve(config, Manifest.load(config.dataset_folder)) for config in configs]
     stop = StopSignal()
     tf.config.experimental.enable_op_determinism()
     strategy = cluster.make_strategy(values.distribution, logical_cpus=values.logical_cpus)
+    stop.listen()  # only now: the servers of several workers take the signal for themselves
     for config in configs:
         path = train_organ(config, strategy, stop)
         print(f"Report: {path}", flush=True)

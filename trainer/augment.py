@@ -87,7 +87,7 @@ def warp(images: Any, matrices: Any, brightness: Any) -> Any:
     """Warp each image by its matrix, bilinearly with nearest fill, and scale its brightness.
 
     Args:
-        images: `[batch, size, size, 3] uint8`.
+        images: `[batch, size, size, 3]` uint8, or float32 in [0, 255].
         matrices: `[batch, 6] float32`, see `Draws.matrices`.
         brightness: `[batch] float32`, factors.
 

@@ -2,11 +2,12 @@
 
     checkpoints = Checkpoints(folder, model, optimizer)
     progress = checkpoints.restore_last() or Progress()
-    checkpoints.save(progress, best=True)
+    checkpoints.save(progress)
+    checkpoints.restore_best(progress)
 
 A checkpoint is a folder `step-00001234/` with the weights of model and optimizer and `state.json`, which holds the
 progress and the SHA-256 of every file. It is written beside its place, flushed, renamed, and only then pointed to by
-`last.json` (and `best.json`). A checkpoint whose files don't match its state is passed over for the one before.
+`last.json`. A checkpoint whose files don't match its state is passed over for the one before.
 """
 
 import hashlib
@@ -14,7 +15,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,11 +22,12 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
+from data_pipeline.cli import RequestError
 from data_pipeline.storage import sync_folder, write_atomic
 
 STATE = "state.json"
 WEIGHTS = "weights"
-LAST, BEST = "last", "best"
+LAST = "last.json"
 KEEP_LAST = 2
 
 
@@ -34,14 +35,15 @@ KEEP_LAST = 2
 class Progress:
     """Where training stands after `step` steps.
 
-    `sums` are those of the epoch under way: loss, hits, records. `best` is (value, −loss) of the best epoch, to compare
-    the next one with, `epoch_seconds` the time spent on the steps of the epoch under way.
+    `sums` are those of the epoch under way: loss, hits, records; `epoch_seconds` is the time spent on its steps. `best`
+    is (value, −loss) of the best epoch, to compare the next one with; `best_step` names the checkpoint made after it.
     """
 
     step: int = 0
     sums: tuple[float, float, float] = (0.0, 0.0, 0.0)
     history: tuple[dict[str, float], ...] = ()
     best_epoch: int = 0
+    best_step: int = 0
     best: tuple[float, ...] = ()
     epoch_seconds: float = 0.0
     finished: bool = False
@@ -60,9 +62,14 @@ class Checkpoints:
         self._folder = folder
         self._tracked = tf.train.Checkpoint(model=model, optimizer=optimizer)
 
-    def save(self, progress: Progress, *, best: bool = False) -> None:
-        """Write and publish a checkpoint; with `best` also as the best one so far."""
-        name = f"step-{progress.step:08d}"
+    def clean(self) -> None:
+        """Remove what a killed process left half written. Only for the process that saves."""
+        for leftover in self._folder.glob(".step-*.tmp"):
+            shutil.rmtree(leftover)
+
+    def save(self, progress: Progress) -> None:
+        """Write and publish a checkpoint, then remove those that are neither recent nor the best."""
+        name = _name(progress.step)
         aside = self._folder / f".{name}.tmp"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
@@ -74,52 +81,49 @@ class Checkpoints:
         shutil.rmtree(target, ignore_errors=True)
         aside.rename(target)
         sync_folder(self._folder)
-        for pointer in (LAST, BEST) if best else (LAST,):
-            write_atomic(self._folder / f"{pointer}.json", json.dumps({"checkpoint": name}).encode())
-        self._remove_old()
+        write_atomic(self._folder / LAST, json.dumps({"checkpoint": name}).encode())
+        for old in self._names()[KEEP_LAST:]:
+            if old != _name(progress.best_step):
+                shutil.rmtree(self._folder / old)
 
     def restore_last(self) -> Progress | None:
         """Load the newest undamaged checkpoint; None if there is none."""
-        return self._restore(self._newest_first())
-
-    def restore_best(self) -> Progress | None:
-        """Load the weights of the best epoch; None if they are gone or damaged."""
-        return self._restore(iter([name] if (name := self._pointed_to(BEST)) else []))
-
-    def peek(self) -> Progress | None:
-        """The progress of the newest undamaged checkpoint, without loading it."""
         for name in self._newest_first():
-            progress = _read(self._folder / name)
+            progress = self._restore(name)
             if progress:
-                return progress
-        return None
-
-    def _restore(self, names: Iterator[str]) -> Progress | None:
-        for name in names:
-            progress = _read(self._folder / name)
-            if progress:
-                self._tracked.read(str(self._folder / name / WEIGHTS)).assert_consumed()
                 return progress
             print(f"Checkpoint {self._folder / name} is damaged and is passed over.", file=sys.stderr, flush=True)
         return None
 
-    def _newest_first(self) -> Iterator[str]:
-        last = self._pointed_to(LAST)
-        names = sorted((path.name for path in self._folder.glob("step-*")), reverse=True)
-        # What lies beyond the pointer was never published.
-        yield from (name for name in names if last is None or name <= last)
+    def restore_best(self, progress: Progress) -> None:
+        """Load the weights of the best epoch. Raises `RequestError` if they are gone or damaged."""
+        name = _name(progress.best_step)
+        if self._restore(name) is None:
+            raise RequestError(
+                f"The best checkpoint, {self._folder / name}, is missing or damaged, and can't be made up for. "
+                f"To fix it: remove {self._folder.parent} and train again."
+            )
 
-    def _pointed_to(self, pointer: str) -> str | None:
+    def _restore(self, name: str) -> Progress | None:
+        progress = _read(self._folder / name)
+        if progress:
+            self._tracked.read(str(self._folder / name / WEIGHTS)).assert_consumed()
+        return progress
+
+    def _names(self) -> list[str]:
+        return sorted((path.name for path in self._folder.glob("step-*")), reverse=True)
+
+    def _newest_first(self) -> list[str]:
+        """All checkpoints, except those beyond the pointer: they were never published."""
         try:
-            return str(json.loads((self._folder / f"{pointer}.json").read_text())["checkpoint"])
+            last = str(json.loads((self._folder / LAST).read_text())["checkpoint"])
         except (OSError, ValueError, KeyError):
-            return None
+            return self._names()
+        return [name for name in self._names() if name <= last]
 
-    def _remove_old(self) -> None:
-        names = sorted((path.name for path in self._folder.glob("step-*")), reverse=True)
-        for name in names[KEEP_LAST:]:
-            if name != self._pointed_to(BEST):
-                shutil.rmtree(self._folder / name)
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def _read(folder: Path) -> Progress | None:

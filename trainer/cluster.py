@@ -12,7 +12,7 @@ import os
 
 import tensorflow as tf
 
-from data_pipeline.cli import invalid_flag
+from data_pipeline.cli import RequestError, invalid_flag
 from trainer.input_pipeline import Layout
 
 AUTO, SINGLE, MIRRORED, MULTIWORKER = DISTRIBUTIONS = ("auto", "single", "mirrored", "multiworker")
@@ -69,12 +69,25 @@ def _logical_cpus(wanted: int) -> int:
 
 
 def _workers_in_environment() -> int:
-    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
-    return len(cluster.get("worker", []))
+    """How many workers TF_CONFIG names. Raises `RequestError` for a cluster of any other kind."""
+    text = os.environ.get("TF_CONFIG") or "{}"
+    try:
+        cluster = json.loads(text).get("cluster", {})
+        others = sorted(set(cluster) - {"worker"})
+        workers = len(cluster.get("worker", []))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise _bad_tf_config("JSON", text) from error
+    if others:
+        raise _bad_tf_config(f"no task but workers, of which the first is the chief; found {', '.join(others)}", text)
+    return workers
+
+
+def _bad_tf_config(expected: str, received: str) -> RequestError:
+    fix = 'use {"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}'
+    return RequestError(f"Invalid value for `TF_CONFIG`. Expected {expected}. Received: {received!r}. To fix it: {fix}")
 
 
 def _multiworker() -> tf.distribute.Strategy:
     if _workers_in_environment() == 0:
-        fix = 'set TF_CONFIG to {"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}'
-        raise invalid_flag("distribution", expected="workers named in TF_CONFIG", received=MULTIWORKER, fix=fix)
+        raise _bad_tf_config("the addresses of all workers, for --distribution=multiworker", "")
     return tf.distribute.MultiWorkerMirroredStrategy()

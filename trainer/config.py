@@ -8,7 +8,8 @@ Only `__main__` reads flags; everything else takes a `TrainConfig` or a part of 
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+import shlex
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from data_pipeline.storage import local_path
 
 # What may differ between the start of a run and its resumption, without changing what is learnt.
 ENVIRONMENT = frozenset({"tfrecords", "runs", "run", "distribution", "logical_cpus", "checkpoint_every"})
+MAX_SEED = 2**32 - 1  # NumPy's and Keras's limit
 MONITORS = ("balanced_accuracy", "accuracy", "macro_f1", "loss")
 PRECISIONS = ("float32", "bfloat16", "auto")
 
@@ -61,13 +63,12 @@ class TrainConfig:
 
     def command(self) -> str:
         """The command that makes this run, for the report. Settings at their defaults are left out."""
-        defaults = {field.name: field.default for field in fields(self)}
+        defaults = {field.name: field.default for field in fields(self) if field.default is not MISSING}
         parts = []
         for name, value in asdict(self).items():
-            if name == "run" or (name in defaults and value == defaults[name]):
-                continue
-            parts.append(f"--no{name}" if value is False else f"--{name}={value}")
-        return " ".join(["python -m trainer", *parts])
+            if name not in defaults or value != defaults[name]:
+                parts.append(f"--no{name}" if value is False else f"--{name}={value}")
+        return shlex.join(["python", "-m", "trainer", *parts])
 
 
 def define_flags(model_names: list[str]) -> None:
@@ -86,7 +87,7 @@ def define_flags(model_names: list[str]) -> None:
     flags.DEFINE_bool("augment", default["augment"], "Rotate, shift, zoom, flip and light training images at random.")
     integer("patience", default["patience"], "Stop after this many epochs without progress; 0: never.", lower_bound=0)
     choice("monitor", default["monitor"], list(MONITORS), "Validation metric that says which epoch is best.")
-    integer("seed", default["seed"], "Of weights, order and augmentation.", lower_bound=0)
+    integer("seed", default["seed"], "Of weights, order and augmentation.", lower_bound=0, upper_bound=MAX_SEED)
     choice(
         "precision", default["precision"], list(PRECISIONS), "Of the layers; auto: bfloat16 where the device has it."
     )

@@ -8,7 +8,6 @@ Decoding, resizing and scaling are inside the SavedModel, so that no client can 
 but TensorFlow to load: `tf.saved_model.load(folder).signatures["serving_default"](images=[...])`.
 """
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from data_pipeline.cli import invalid_flag
-from trainer.input_pipeline import decode_image, to_unit_range
+from trainer.input_pipeline import decode_any, to_unit_range
 
 SIGNATURE = "serving_default"
 DESCRIBE = "describe"
@@ -43,7 +42,7 @@ class _Server(tf.Module):  # type: ignore[misc]
         """
         size = self._image_size
         shape = tf.TensorSpec([size, size, 3], tf.float32)
-        pixels = tf.map_fn(lambda encoded: decode_image(encoded, size), images, fn_output_signature=shape)
+        pixels = tf.map_fn(lambda encoded: decode_any(encoded, size), images, fn_output_signature=shape)
         probabilities = self._model(to_unit_range(pixels), training=False)
         return {
             "class": tf.gather(self._classes, tf.argmax(probabilities, axis=1)),
@@ -76,12 +75,12 @@ def export(model: keras.Model, *, classes: Sequence[str], image_size: int, folde
     `model` must be a float32 model outside any strategy, so that it runs wherever it is loaded.
     """
     server = _Server(model, classes, image_size)
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    aside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     tf.saved_model.save(server, str(aside), signatures={SIGNATURE: server.serve, DESCRIBE: server.describe})
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
-    keras_aside = folder.with_name(f".{folder.name}.{os.getpid()}.keras")
+    keras_aside = folder.with_name(f".{folder.name}.keras")
     model.save(keras_aside)
     keras_aside.replace(folder.with_suffix(".keras"))
 

@@ -68,7 +68,14 @@ def train_batches(
     def finish(examples: dict[str, Any], matrices: Any, brightness: Any) -> dict[str, Any]:
         return examples | {"image": warp(examples["image"], matrices, brightness)}
 
-    dataset = _decoded(load, stop_step - start_step, layout, per_replica, how.image_size)
+    dataset = _decoded(
+        load,
+        steps=stop_step - start_step,
+        layout=layout,
+        per_replica=per_replica,
+        stored_size=reader.image_size,
+        image_size=how.image_size,
+    )
     return _delivered(dataset.map(finish, num_parallel_calls=2))
 
 
@@ -86,20 +93,47 @@ def evaluation_batches(reader: RecordReader, *, batch_size: int, image_size: int
     def finish(examples: dict[str, Any], matrices: Any, brightness: Any) -> dict[str, Any]:
         return examples | {"image": to_unit_range(examples["image"])}
 
-    steps = -(-len(reader) // step_size)
-    return _delivered(_decoded(load, steps, layout, per_replica, image_size).map(finish, num_parallel_calls=2))
+    dataset = _decoded(
+        load,
+        steps=-(-len(reader) // step_size),
+        layout=layout,
+        per_replica=per_replica,
+        stored_size=reader.image_size,
+        image_size=image_size,
+    )
+    return _delivered(dataset.map(finish, num_parallel_calls=2))
 
 
-def decode_image(encoded: Any, image_size: int) -> Any:
-    """An encoded image of any size as `[image_size, image_size, 3] float32` in [0, 255].
+def decode_stored(encoded: Any, *, stored_size: int, image_size: int) -> Any:
+    """A record's image as `[image_size, image_size, 3]`: uint8 as it is stored, float32 in [0, 255] if resized."""
+    pixels = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    pixels = tf.ensure_shape(pixels, [stored_size, stored_size, 3])
+    return pixels if stored_size == image_size else _resized(pixels, image_size)
 
-    Resizing is bilinear with antialiasing and ignores the aspect ratio, as conversion does. Of an image of the right
-    size not a bit is changed.
+
+def decode_any(encoded: Any, image_size: int) -> Any:
+    """An encoded image of any size, grey or coloured, as `[image_size, image_size, 3] float32` in [0, 255].
+
+    Transparency is laid on white, as conversion does. Of an image of the right size not a bit is changed.
     """
-    pixels = tf.cast(tf.io.decode_image(encoded, channels=3, expand_animations=False), tf.float32)
-    fits = tf.reduce_all(tf.shape(pixels)[:2] == image_size)
-    resize = lambda: tf.image.resize(pixels, [image_size, image_size], antialias=True)  # noqa: E731
-    return tf.ensure_shape(tf.cond(fits, lambda: pixels, resize), [image_size, image_size, 3])
+    pixels = tf.cast(tf.io.decode_image(encoded, expand_animations=False), tf.float32)
+    channels = tf.shape(pixels)[2]
+    opaque = tf.cond(channels % 2 == 0, lambda: _on_white(pixels), lambda: pixels)
+    # A grey picture's one channel becomes three; a coloured one's three stay as they are.
+    coloured = tf.broadcast_to(opaque, tf.concat([tf.shape(opaque)[:2], [3]], axis=0))
+    fits = tf.reduce_all(tf.shape(coloured)[:2] == image_size)
+    square = tf.cond(fits, lambda: coloured, lambda: _resized(coloured, image_size))
+    return tf.ensure_shape(square, [image_size, image_size, 3])
+
+
+def _on_white(pixels: Any) -> Any:
+    share = pixels[..., -1:] / 255.0
+    return tf.round(pixels[..., :-1] * share + 255.0 * (1.0 - share))
+
+
+def _resized(pixels: Any, image_size: int) -> Any:
+    """Bilinear with antialiasing, ignoring the aspect ratio, as conversion does."""
+    return tf.image.resize(tf.cast(pixels, tf.float32), [image_size, image_size], antialias=True)
 
 
 def to_unit_range(pixels: Any) -> Any:
@@ -114,7 +148,13 @@ def _examples(reader: RecordReader, indices: Indices) -> tuple[Any, Indices]:
 
 
 def _decoded(
-    load: Callable[[int, int], tuple[Any, ...]], steps: int, layout: Layout, per_replica: int, image_size: int
+    load: Callable[[int, int], tuple[Any, ...]],
+    *,
+    steps: int,
+    layout: Layout,
+    per_replica: int,
+    stored_size: int,
+    image_size: int,
 ) -> tf.data.Dataset:
     """(examples, matrices, brightness) for each step and local replica, images decoded but not finished."""
 
@@ -130,7 +170,8 @@ def _decoded(
         return examples, matrices, brightness
 
     def decode(examples: dict[str, Any], matrices: Any, brightness: Any) -> tuple[Any, ...]:
-        return examples | {"image": decode_image(examples["image"], image_size)}, matrices, brightness
+        image = decode_stored(examples["image"], stored_size=stored_size, image_size=image_size)
+        return examples | {"image": image}, matrices, brightness
 
     dataset = tf.data.Dataset.range(steps * layout.local).map(fetch, num_parallel_calls=2)
     # Decoding one image at a time spreads a batch over all cores; batching again costs less than it saves.

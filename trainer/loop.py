@@ -7,9 +7,11 @@ our own. Everything it does is a function of (settings, data, step): what was sa
 needed to go on.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,11 +20,12 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from data_pipeline.cli import Preempted
+from data_pipeline.cli import Preempted, RequestError
 from trainer.checkpoints import Checkpoints, Progress
 from trainer.input_pipeline import Layout, TrainInput, train_batches
 from trainer.models import logits_of
 from trainer.order import TrainOrder
+from trainer.preemption import StopSignal
 from trainer.records import RecordReader
 
 Metrics = dict[str, Any]
@@ -46,8 +49,13 @@ class TrainJob:
     checkpoints: Checkpoints
     validate: Callable[[], Metrics]
     on_epoch: Callable[[dict[str, float]], None]
-    stop_requested: Callable[[], bool]
+    stop: StopSignal
     chief: bool
+
+    @property
+    def alone(self) -> bool:
+        """Whether this process holds all replicas, and so may stop without asking others."""
+        return self.layout.local == self.layout.replicas
 
 
 def train(job: TrainJob, progress: Progress) -> Progress:
@@ -59,20 +67,20 @@ def train(job: TrainJob, progress: Progress) -> Progress:
     step = make_train_step(job.strategy, job.model, job.optimizer)
     while not progress.finished:
         progress = _train_epoch(job, batches, step, progress)
-        history = (*progress.history, _epoch_row(job, progress))
+        history = (*progress.history, _validated_row(job, progress))
         progress = replace(progress, history=history, sums=(0.0, 0.0, 0.0), epoch_seconds=0.0)
         merit = _merit(history[-1], job.monitor)
         is_best = not progress.best or merit > progress.best
         if is_best:
-            progress = replace(progress, best=merit, best_epoch=len(history))
+            progress = replace(progress, best=merit, best_epoch=len(history), best_step=progress.step)
         waited = len(history) - progress.best_epoch
         over = progress.step >= job.epochs * steps or (0 < job.patience <= waited)
         progress = replace(progress, finished=over)
-        if job.chief:
-            job.checkpoints.save(progress, best=is_best)
         job.on_epoch(history[-1])
-        if not over:
-            _stop_if_asked(job, progress, saved=True)
+        if job.chief:
+            job.checkpoints.save(progress)
+        if job.alone and job.stop.is_set() and not over:
+            raise _preempted(progress)
     return progress
 
 
@@ -107,7 +115,8 @@ def make_train_step(
 def _train_epoch(job: TrainJob, batches: Any, step: Callable[[Any, Any], Any], progress: Progress) -> Progress:
     """Run the steps that are left of the epoch under way."""
     steps = job.order.steps_per_epoch
-    epoch, done = divmod(progress.step, steps)
+    epoch = len(progress.history)
+    done = progress.step - epoch * steps  # all of them, if the run was stopped during validation
     title = f"epoch {epoch + 1}/{job.epochs}"
     quiet = 0.1 if sys.stderr.isatty() else 10.0
     started, seconds_before, seen_before = time.monotonic(), progress.epoch_seconds, progress.sums[2]
@@ -116,8 +125,13 @@ def _train_epoch(job: TrainJob, batches: Any, step: Callable[[Any, Any], Any], p
     ) as bar:
         for _ in range(done, steps):
             with job.reader.naming_failures():
-                result = step(next(batches), tf.constant(float(job.stop_requested())))
+                result = step(next(batches), tf.constant(float(job.stop.is_set())))
             loss, hits, records, stops = np.asarray(result, dtype=np.float64).tolist()
+            if not math.isfinite(loss):
+                raise RequestError(
+                    f"The loss of step {progress.step + 1} is {loss}: training has diverged, and what it would save is "
+                    "worthless. To fix it: a smaller --learning_rate. The last good checkpoint is kept."
+                )
             sums = (progress.sums[0] + loss, progress.sums[1] + hits, progress.sums[2] + records)
             seconds = time.monotonic() - started
             progress = replace(progress, step=progress.step + 1, sums=sums, epoch_seconds=seconds_before + seconds)
@@ -126,26 +140,33 @@ def _train_epoch(job: TrainJob, batches: Any, step: Callable[[Any, Any], Any], p
                 f"loss {sums[0] / sums[2]:.3f}, accuracy {sums[1] / sums[2]:.3f}, {speed:.0f} images/s", False
             )
             bar.update()
-            if progress.step % steps:  # the end of the epoch saves by itself, after validation
-                _stop_if_asked(job, progress, stops=stops)
-                if job.chief and job.checkpoint_every and progress.step % job.checkpoint_every == 0:
-                    job.checkpoints.save(progress)
+            due = job.checkpoint_every and progress.step % job.checkpoint_every == 0
+            if progress.step % steps == 0:
+                break  # the end of the epoch saves by itself, after validation
+            if job.chief and (stops or due):
+                job.checkpoints.save(progress)
+            if stops:
+                raise _preempted(progress)
     return progress
 
 
-def _stop_if_asked(job: TrainJob, progress: Progress, *, stops: float | None = None, saved: bool = False) -> None:
-    if stops is None:
-        stops = float(job.stop_requested())
-    if stops == 0:
-        return
-    if job.chief and not saved:
+def _preempted(progress: Progress) -> Preempted:
+    return Preempted(f"Stopped after step {progress.step}; it is saved. Run the same command again to go on from here.")
+
+
+def _validated_row(job: TrainJob, progress: Progress) -> dict[str, float]:
+    """The epoch's row of the history. Validation may be long: a signal ends it, and it begins anew after resuming."""
+    try:
+        with job.stop.at_once() if job.alone else nullcontext():
+            validation = job.validate()
+    except Preempted:
         job.checkpoints.save(progress)
-    raise Preempted(f"Stopped after step {progress.step}; it is saved. Run the same command again to go on from here.")
+        raise _preempted(progress) from None
+    return _epoch_row(job, progress, validation)
 
 
-def _epoch_row(job: TrainJob, progress: Progress) -> dict[str, float]:
+def _epoch_row(job: TrainJob, progress: Progress, validation: Metrics) -> dict[str, float]:
     loss, hits, records = progress.sums
-    validation = job.validate()
     return {
         "epoch": len(progress.history) + 1,
         "train_loss": loss / records,

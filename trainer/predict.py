@@ -2,29 +2,32 @@
 
 Usage: python -m trainer.predict --model=DIR [--output=FILE.csv] PATH [PATH ...]
 
-A PATH is an image file or a folder of them. Without --output a table is printed; with it a CSV file is written: path,
-class, confidence, a column of probability for each class, and error. A file that can't be read as an image gets a row
-with its error, the others go on, and the exit code is 1.
+A PATH is an image file or a folder of them, of any format that conversion reads, and seen as conversion sees it.
+Without --output a table is printed; with it a CSV file is written: path, class, confidence, a column of probability for
+each class, and error. A file that can't be read as an image gets a row with its error, the others go on, and the exit
+code is 1.
 """
 
 import csv
 import io
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 from absl import flags
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data_pipeline import cli
+from data_pipeline.images import ImageRefusedError, as_png, decode
 from data_pipeline.storage import local_path, write_atomic
 from trainer.export import Served, load_served
 
 BATCH = 32
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
 @dataclass(frozen=True)
@@ -40,34 +43,48 @@ def predict(served: Served, paths: Sequence[Path]) -> Iterator[Prediction]:
     """A prediction for each of `paths`, in order. A bad file is a row with its error."""
     for start in range(0, len(paths), BATCH):
         batch = paths[start : start + BATCH]
-        contents = [_read(path) for path in batch]
+        contents = [read_image(path) for path in batch]
         good = [data for data in contents if isinstance(data, bytes)]
-        try:
-            results = iter(served.probabilities(good)) if good else iter(())
-        except tf.errors.InvalidArgumentError:
-            # One of them is no image: ask for each alone to learn which.
-            results = None
+        results = iter(served.probabilities(good) if good else ())
         for path, data in zip(batch, contents, strict=True):
             if isinstance(data, str):
                 yield Prediction(str(path), None, data)
-            elif results is not None:
-                yield Prediction(str(path), next(results))
             else:
-                yield _predict_one(served, path, data)
+                yield Prediction(str(path), next(results))
+
+
+def read_image(path: Path) -> bytes | str:
+    """A file as the served model takes it, or what is wrong with it.
+
+    The file itself where TensorFlow sees in it what conversion sees; else (turned by EXIF, TIFF, 16 bits, …) the
+    pixels that conversion sees, as PNG.
+    """
+    try:
+        data = path.read_bytes()
+        image = decode(data)
+        return data if image.plain else as_png(image.pixels)
+    except OSError as error:
+        return f"can't be read: {error.strerror}"
+    except ImageRefusedError as error:
+        return str(error)
 
 
 def find_images(arguments: Sequence[str]) -> list[Path]:
-    """The files named, and those below the folders named, hidden ones left out. Raises `RequestError`."""
+    """The files named, and the image files below the folders named. Raises `RequestError`."""
     found: list[Path] = []
     for argument in arguments:
         path = Path(argument)
         if not path.exists():
             raise cli.RequestError(f"{path} doesn't exist. To fix it: check the path.")
-        inside = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-        found += inside if path.is_dir() else [path]
+        found += sorted(filter(_is_image_name, path.rglob("*"))) if path.is_dir() else [path]
     if not found:
         raise cli.RequestError("No image to predict. To fix it: python -m trainer.predict --model=DIR PATH [PATH ...]")
     return found
+
+
+def _is_image_name(path: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.parts if part not in (".", ".."))
+    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file()
 
 
 def as_csv(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
@@ -98,27 +115,16 @@ def as_table(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _read(path: Path) -> bytes | str:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        return f"can't be read: {error.strerror}"
-
-
-def _predict_one(served: Served, path: Path, data: bytes) -> Prediction:
-    try:
-        return Prediction(str(path), served.probabilities([data])[0])
-    except tf.errors.InvalidArgumentError:
-        return Prediction(str(path), None, "not a JPEG, PNG, BMP or GIF image, or damaged")
-
-
 def main(argv: Sequence[str]) -> None:
     """Predict the files of the command line."""
     paths = find_images(argv[1:])
+    output = Path(flags.FLAGS.output) if flags.FLAGS.output else None
+    if output and (output.is_dir() or not os.access(output.absolute().parent, os.W_OK)):
+        fix = "name a file in a folder that exists and that this user may write to"
+        raise cli.invalid_flag("output", expected="a file to write", received=str(output), fix=fix)
     served = load_served(local_path("model", flags.FLAGS.model))
     rows = list(tqdm(predict(served, paths), total=len(paths), desc="predict", unit="image", leave=False))
-    if flags.FLAGS.output:
-        output = Path(flags.FLAGS.output)
+    if output:
         write_atomic(output, as_csv(rows, served.classes).encode(errors="backslashreplace"))
         print(f"Predictions: {output} ({len(rows)} files)")
     else:

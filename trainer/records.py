@@ -28,6 +28,7 @@ class RecordReader:
         """Map every shard. Raises `DatasetError` if a shard or its index isn't the sealed one by size."""
         self._shards = manifest.shards_of(split)
         self._folder = folder
+        self.image_size = manifest.image_size
         self._offsets = [load_offsets(folder, shard) for shard in self._shards]
         self._maps = [_map(folder / shard.path, shard.bytes) for shard in self._shards]
         self._first = np.cumsum([0] + [shard.records for shard in self._shards])

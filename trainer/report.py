@@ -6,7 +6,6 @@ The page needs no network and no script. Each section is a block of `templates/r
 `plots.py`; the frame and the sections on the dataset are those of the dataset card.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from data_pipeline import page
 from data_pipeline.manifest import Manifest, QuarantineRow
+from data_pipeline.storage import write_atomic
 from trainer.metrics import wilson_interval
 from trainer.plots import Figure, History, accuracy_curve, loss_curve
 
@@ -117,12 +117,7 @@ def write_report(folder: Path, inputs: ReportInputs) -> Path:
     Raises `ValueError` if the image of a mistake is neither PNG nor JPEG, `OSError` if the disk refuses.
     """
     path = folder / FILE_NAME
-    unfinished = folder / f".{FILE_NAME}.{os.getpid()}"
-    try:
-        unfinished.write_text(render_report(inputs), encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_atomic(path, render_report(inputs).encode())
     return path
 
 

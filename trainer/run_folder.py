@@ -5,9 +5,13 @@ log = EpochLog(folder, epochs=30)
 log({"epoch": 1, "train_loss": 1.2, ...})
 """
 
+import fcntl
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -16,14 +20,18 @@ from data_pipeline.storage import write_atomic
 from trainer.config import TrainConfig
 
 CONFIG_NAME = "config.json"
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.json"
+MODEL = "model"
+RESULTS = (METRICS, "report.html", f"{MODEL}/saved_model.pb", f"{MODEL}.keras")
 
 
 def open_run(folder: Path, config: TrainConfig, *, dataset: str, chief: bool) -> None:
     """Make the run's folder, or check that the one there is of the same settings and data. Raises `RequestError`."""
     path = folder / CONFIG_NAME
     settings = config.settings()
-    if path.exists():
-        before = json.loads(path.read_text())
+    if path.exists() or (folder / CHECKPOINTS).exists():
+        before = _read_config(path)
         was = before["settings"]
         changed = [f"--{k} was {was.get(k)!r} and is {now!r}" for k, now in settings.items() if was.get(k) != now]
         if before["dataset"] != dataset:
@@ -38,6 +46,37 @@ def open_run(folder: Path, config: TrainConfig, *, dataset: str, chief: bool) ->
         except OSError as error:
             fix = f"name a folder that this user may write to ({error})"
             raise cli.invalid_flag("runs", expected="a writable folder", received=str(folder), fix=fix) from error
+
+
+@contextmanager
+def lock_run(folder: Path) -> Iterator[None]:
+    """Keep a second process out of the run. The lock goes with the process, however it ends. Raises `RequestError`."""
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise cli.RequestError(
+                f"The run in {folder} is under way. To fix it: wait for it, or give another --run."
+            ) from None
+        yield
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether all that a run leaves is there."""
+    return all((folder / name).exists() for name in RESULTS)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+        if isinstance(config["settings"], dict) and isinstance(config["dataset"], str):
+            return config
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise cli.RequestError(
+        f"The run in {path.parent} has checkpoints, but {path.name} doesn't say of which settings. "
+        "To fix it: restore the file, remove the folder, or give another --run."
+    )
 
 
 class EpochLog:
