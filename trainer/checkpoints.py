@@ -117,7 +117,7 @@ class Checkpoints:
         """All checkpoints, except those beyond the pointer: they were never published."""
         try:
             last = str(json.loads((self._folder / LAST).read_text())["checkpoint"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return self._names()
         return [name for name in self._names() if name <= last]
 

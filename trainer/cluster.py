@@ -52,7 +52,10 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 def describe(strategy: tf.distribute.Strategy) -> str:
     """The devices in a few words, for the log and the report."""
     devices = [device.split("device:")[-1] for device in strategy.extended.worker_devices]
-    return f"{type(strategy).__name__} over {strategy.num_replicas_in_sync} replicas, here {', '.join(devices)}"
+    several_hosts = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    name = "MultiWorkerMirroredStrategy" if several_hosts else type(strategy).__name__
+    count = strategy.num_replicas_in_sync
+    return f"{name} over {count} replica{'s' if count > 1 else ''}, here {', '.join(devices)}"
 
 
 def _logical_cpus(wanted: int) -> int:

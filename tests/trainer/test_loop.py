@@ -1,0 +1,172 @@
+"""The loop: the same gradients on any number of replicas, stops between any two steps, the right best epoch."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data_pipeline.cli import Preempted, RequestError
+from data_pipeline.manifest import Manifest
+from tests.trainer.conftest import SIZE
+from trainer.augment import Augmentation
+from trainer.checkpoints import Checkpoints, Progress
+from trainer.cluster import layout_of
+from trainer.input_pipeline import Layout, TrainInput, train_batches
+from trainer.loop import TrainJob, make_train_step, train
+from trainer.models import build_model
+from trainer.order import TrainOrder
+from trainer.preemption import StopSignal
+from trainer.records import RecordReader
+
+Dataset = tuple[Path, Manifest]
+ONE = tf.distribute.OneDeviceStrategy
+
+
+@pytest.fixture
+def stop() -> Iterator[StopSignal]:
+    before = signal.getsignal(signal.SIGTERM)
+    signal_seen = StopSignal()
+    signal_seen.listen()
+    yield signal_seen
+    signal.signal(signal.SIGTERM, before)
+
+
+def job_of(dataset: Dataset, folder: Path, stop: StopSignal, **changes: object) -> TrainJob:
+    """A small job whose validation answers a falling loss."""
+    keras.utils.set_random_seed(0)
+    strategy = ONE("CPU:0")
+    model = build_model("seed_pooled", image_size=SIZE, classes=3)
+    optimizer = keras.optimizers.Adamax(1e-3)
+    optimizer.build(model.trainable_variables)
+    reader = RecordReader(*dataset, "train")
+    score = {"log_loss": 1.0, "accuracy": 0.5, "balanced_accuracy": 0.5, "macro_f1": 0.5}
+    job = TrainJob(
+        strategy=strategy,
+        layout=Layout(),
+        model=model,
+        optimizer=optimizer,
+        reader=reader,
+        order=TrainOrder(len(reader), 64, seed=0),
+        how=TrainInput(SIZE, Augmentation(), seed=0),
+        epochs=3,
+        patience=0,
+        monitor="balanced_accuracy",
+        checkpoint_every=0,
+        checkpoints=Checkpoints(folder, model, optimizer),
+        validate=lambda: score,
+        on_epoch=lambda row: None,
+        stop=stop,
+        chief=True,
+    )
+    return replace(job, **changes)
+
+
+@pytest.mark.parametrize("batch_size", [7, 16, 171])
+def test_two_replicas_take_the_step_that_one_takes(dataset: Dataset, batch_size: int) -> None:
+    """Plain SGD, one step from the same weights over the same records: a wrong mean or mask would show at once."""
+    reader = RecordReader(*dataset, "train")
+    order = TrainOrder(len(reader), batch_size, seed=0)
+    step_number = order.steps_per_epoch - 1  # the tail, which no number of replicas divides
+    after = []
+    for strategy in (ONE("CPU:0"), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            model = build_model("seed_pooled", image_size=SIZE, classes=3)
+            optimizer = keras.optimizers.SGD(0.1)
+            optimizer.build(model.trainable_variables)
+        step = make_train_step(strategy, model, optimizer)
+        layout = layout_of(strategy)
+        batches = strategy.distribute_datasets_from_function(
+            lambda context, layout=layout: train_batches(
+                reader,
+                order,
+                TrainInput(SIZE, Augmentation(), 0),
+                layout,
+                start_step=step_number,
+                stop_step=step_number + 1,
+            )  # fmt: skip
+        )
+        before = [np.array(w) for w in model.get_weights()]
+        sums = np.array(step(next(iter(batches)), tf.constant(0.0)))
+        moved = np.concatenate([(new - old).ravel() for new, old in zip(model.get_weights(), before, strict=True)])
+        after.append((moved, sums))
+    assert np.linalg.norm(after[0][0]) > 0
+    assert np.linalg.norm(after[0][0] - after[1][0]) < 1e-4 * np.linalg.norm(after[0][0])
+    assert after[0][1] == pytest.approx(after[1][1], rel=1e-5)
+    assert after[0][1][2] == len(order.batch(step_number)[1])
+
+
+def test_a_stop_during_validation_saves_and_resumes_into_it(dataset: Dataset, tmp_path: Path, stop: StopSignal) -> None:
+    whole = train(job_of(dataset, tmp_path / "whole", StopSignal()), Progress())
+
+    def stopped() -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal must end validation")
+
+    job = job_of(dataset, tmp_path / "cut", stop, validate=stopped)
+    with pytest.raises(Preempted, match="saved"):
+        train(job, Progress())
+    resumed = job_of(dataset, tmp_path / "cut", StopSignal())
+    progress = resumed.checkpoints.restore_last()
+    assert progress is not None
+    assert progress.step == job.order.steps_per_epoch
+    assert progress.history == ()
+    assert progress.sums[2] == len(job.reader)
+    end = train(resumed, progress)
+    for ours, theirs in zip(end.history, whole.history, strict=True):
+        assert ours["train_loss"] == theirs["train_loss"]
+
+
+def test_a_stop_between_steps_saves_the_step_that_is_done(dataset: Dataset, tmp_path: Path, stop: StopSignal) -> None:
+    job = job_of(dataset, tmp_path, stop)
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Preempted, match="step 1"):
+        train(job, Progress())
+    progress = job.checkpoints.restore_last()
+    assert progress is not None
+    assert progress.step == 1
+
+
+def test_divergence_ends_the_run_and_saves_nothing_of_it(dataset: Dataset, tmp_path: Path, stop: StopSignal) -> None:
+    job = job_of(dataset, tmp_path, stop, checkpoint_every=1)
+    good = train(replace(job, epochs=1), Progress())
+    job.model.layers[-2].set_weights([np.full(w.shape, np.nan) for w in job.model.layers[-2].get_weights()])
+    with pytest.raises(RequestError, match=rf"step {good.step + 1} is nan.*--learning_rate"):
+        train(job, replace(good, finished=False))
+    kept = job.checkpoints.restore_last()
+    assert kept is not None
+    assert kept.step == good.step
+    assert np.isfinite(job.model.layers[-2].get_weights()[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "best", "epochs"),
+    [
+        ([0.1, 0.3, 0.2, 0.3, 0.2], 0, 2, 5),
+        ([0.1, 0.3, 0.2, 0.2, 0.9], 2, 2, 4),
+        ([0.5, 0.4, 0.3, 0.2, 0.1], 1, 1, 2),
+        ([0.1, 0.2, 0.3, 0.4, 0.5], 1, 5, 5),
+    ],
+)
+def test_the_best_epoch_is_kept_and_patience_counts_from_it(
+    dataset: Dataset, tmp_path: Path, stop: StopSignal, scores: list[float], patience: int, best: int, epochs: int
+) -> None:
+    answers = iter(scores)
+
+    def validate() -> dict[str, float]:
+        return {"log_loss": 1.0, "accuracy": 0.0, "balanced_accuracy": next(answers), "macro_f1": 0.0}
+
+    kept: list[np.ndarray] = []
+    job = job_of(dataset, tmp_path, stop, validate=validate, patience=patience, epochs=5)
+    job = replace(job, on_epoch=lambda row: kept.append(job.model.get_weights()[0]))
+    progress = train(job, Progress())
+    assert len(progress.history) == epochs
+    assert progress.best_epoch == best
+    job.checkpoints.restore_best(progress)
+    assert (job.model.get_weights()[0] == kept[best - 1]).all()
