@@ -90,7 +90,7 @@ def test_two_replicas_take_the_step_that_one_takes(dataset: Dataset, batch_size:
                 layout,
                 start_step=step_number,
                 stop_step=step_number + 1,
-            )  # fmt: skip
+            )
         )
         before = [np.array(w) for w in model.get_weights()]
         sums = np.array(step(next(iter(batches)), tf.constant(0.0)))
