@@ -20,7 +20,6 @@ Exit codes: 0 done, 2 the request is wrong, 75 stopped by SIGTERM (run it again)
 import fcntl
 import re
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -226,16 +225,12 @@ def _say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def _stop(signum: int, frame: object) -> None:
-    raise cli.Preempted("Stopped by SIGTERM. What is finished is kept: run the same command again to go on.")
-
-
 def main(argv: Sequence[str]) -> None:
     """Convert the organs of the command line, one after another."""
     if len(argv) > 1:
         raise cli.RequestError(f"Unexpected argument {argv[1]!r}. To fix it: flags begin with --, see --help.")
     config = config_from_flags(flags.FLAGS)
-    signal.signal(signal.SIGTERM, _stop)
+    cli.stop_on_sigterm()
     refused = []
     for organ in config.organs:
         try:

@@ -9,6 +9,7 @@ A scheduler reads the exit code, so it is part of the contract: `EXIT_REQUEST` i
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ EXIT_DONE = 0
 EXIT_FAULT = 1
 EXIT_REQUEST = 2
 EXIT_PREEMPTED = 75
+STOPPED = "Stopped by SIGTERM. What is finished is kept: run the same command again to go on from here."
+_stopped: list[int] = []
 
 
 class RequestError(Exception):
@@ -42,6 +45,16 @@ class Preempted(BaseException):
 def invalid_flag(name: str, *, expected: str, received: object, fix: str) -> RequestError:
     """The one form in which a wrong flag is reported."""
     return RequestError(f"Invalid value for `--{name}`. Expected {expected}. Received: {received!r}. To fix it: {fix}")
+
+
+def stop_on_sigterm() -> None:
+    """From now on SIGTERM raises `Preempted` where the program is. For programs whose finished work is on the disk."""
+
+    def stop(signum: int, frame: object) -> None:
+        _stopped.append(signum)
+        raise Preempted(STOPPED)
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
@@ -82,6 +95,9 @@ def _exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> in
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else EXIT_FAULT
     except Exception:
+        if _stopped:  # a library has made an error of its own of the stop
+            _say(STOPPED)
+            return EXIT_PREEMPTED
         traceback.print_exc()
         return EXIT_FAULT
     return EXIT_DONE

@@ -15,9 +15,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from data_pipeline.cli import EXIT_PREEMPTED, Preempted
-
-MESSAGE = "Stopped by SIGTERM. Run the same command again to go on from here."
+from data_pipeline.cli import EXIT_PREEMPTED, STOPPED, Preempted
 
 
 def exit_when_stopped() -> None:
@@ -45,7 +43,7 @@ class StopSignal:
         self._at_once = True
         try:
             if self._set:
-                raise Preempted(MESSAGE)
+                raise Preempted(STOPPED)
             yield
         finally:
             self._at_once = False
@@ -53,4 +51,4 @@ class StopSignal:
     def _remember(self, signum: int, frame: object) -> None:
         self._set = True
         if self._at_once:
-            raise Preempted(MESSAGE)
+            raise Preempted(STOPPED)

@@ -1,7 +1,9 @@
 """A run as a whole, through real processes: it learns, it is tested honestly, it resumes, it serves."""
 
 import csv
+import fcntl
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_pipeline import cli
 from data_pipeline.manifest import Manifest
 from tests.conftest import ROOT, run_module
 from tests.trainer.conftest import train_command
+from trainer.export import load_served
 from trainer.records import RecordReader
 
 
@@ -90,6 +94,62 @@ def test_interrupted_by_sigterm_and_sigkill_it_ends_bit_identical(
         del row["seconds"], row["images_per_s"]
     assert whole == cut
     assert _weights(finished_run) == _weights(folder)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGKILL])
+def test_stopped_while_it_is_exported_and_tested_it_ends_as_if_it_was_not(
+    finished_run: Path, tfrecords: Path, tmp_path: Path, signal_number: signal.Signals
+) -> None:
+    command = [sys.executable, "-m", "trainer", *map(str, train_command(tfrecords, tmp_path))]
+    folder = tmp_path / "gland" / "r"
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("*model*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal_number)
+    _, errors = process.communicate(timeout=60)
+    expected = cli.EXIT_PREEMPTED if signal_number == signal.SIGTERM else -signal.SIGKILL
+    assert process.returncode == expected, errors
+    assert not (folder / "report.html").exists()
+    done = run_module("trainer", *train_command(tfrecords, tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert metrics_of(folder)["test"] == metrics_of(finished_run)["test"]
+    assert _weights(folder) == _weights(finished_run)
+    assert not [
+        path for path in folder.iterdir() if path.name.endswith((".tmp", "model.keras")) and path.name[0] == "."
+    ]
+
+
+def test_a_stop_before_anything_has_begun_ends_with_code_75(tfrecords: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "trainer", *map(str, train_command(tfrecords, tmp_path))]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    time.sleep(1.0)  # TensorFlow is being imported
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == cli.EXIT_PREEMPTED
+
+
+def test_a_second_process_is_kept_out_of_a_run(tfrecords: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "gland" / "r"
+    folder.mkdir(parents=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = run_module("trainer", *train_command(tfrecords, tmp_path))
+    assert done.returncode == cli.EXIT_REQUEST
+    assert "under way" in done.stderr
+
+
+@pytest.mark.parametrize("harm", ["gone", "cut"])
+def test_checkpoints_of_unknown_settings_are_refused(
+    finished_run: Path, tfrecords: Path, tmp_path: Path, harm: str
+) -> None:
+    folder = tmp_path / "gland" / "r"
+    shutil.copytree(finished_run, folder)
+    config = folder / "config.json"
+    config.unlink() if harm == "gone" else config.write_text(config.read_text()[:40])
+    done = run_module("trainer", *train_command(tfrecords, tmp_path, "--seed=7"))
+    assert done.returncode == cli.EXIT_REQUEST, done.stderr
+    assert "config.json" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def _last_step(folder: Path) -> int:
@@ -176,6 +236,34 @@ print(*[name.decode() for name in answer["class"].numpy()])
     assert done.stdout.split() == ["red"] * 5
 
 
+def test_prediction_sees_an_image_as_conversion_does(finished_run: Path, tmp_path: Path) -> None:
+    """Turned by EXIF, transparent, TIFF, 16 bits: each equals the picture a person sees, saved as a plain PNG."""
+    top = Image.fromarray(np.repeat(np.linspace(0, 255, 48)[:, None, None], 48, 1).repeat(3, 2).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    top.rotate(90).save(tmp_path / "exif.jpg", quality=100, subsampling=0, exif=exif)
+    layer = top.convert("RGBA")
+    layer.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, 48).astype(np.uint8), (48, 1))))
+    layer.save(tmp_path / "alpha.png")
+    seen = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    top.save(tmp_path / "tiff.tif")
+    Image.fromarray(np.asarray(top)[..., 0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    top.save(tmp_path / "plain.png")
+    seen.save(tmp_path / "white.png")
+    out = tmp_path / "out.csv"
+    done = run_module("trainer.predict", f"--model={finished_run}", f"--output={out}", tmp_path)
+    assert done.returncode == 0, done.stderr
+    with out.open() as file:
+        rows = {Path(row["path"]).name: float(row["probability_red"]) for row in csv.DictReader(file)}
+    for name in ("tiff.tif", "deep.png"):
+        assert rows[name] == rows["plain.png"]
+    assert rows["exif.jpg"] == pytest.approx(rows["plain.png"], abs=0.01)
+    assert rows["alpha.png"] == pytest.approx(rows["white.png"], abs=1e-4)
+    served = load_served(finished_run)  # and by the served model alone, which other clients use
+    alone = served.probabilities([(tmp_path / name).read_bytes() for name in ("alpha.png", "white.png")])
+    assert alone[0] == pytest.approx(alone[1], abs=1e-2)
+
+
 def test_a_bad_file_is_a_row_with_its_error(finished_run: Path, images: Path, tmp_path: Path) -> None:
     good = images / "gland" / "blue" / "S000_0.png"
     bad = tmp_path / "bad.png"
@@ -215,8 +303,6 @@ def test_a_wrong_request_ends_with_code_2_and_the_remedy(
 
 
 def test_a_tampered_shard_ends_the_run_by_name(tfrecords: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(tfrecords / "gland", tmp_path / "tf" / "gland")
     shard = Manifest.load(tmp_path / "tf" / "gland").shards_of("train")[0]
     path = tmp_path / "tf" / "gland" / shard.path
