@@ -17,13 +17,11 @@ again.
 Exit codes: 0 done, 2 the request is wrong, 75 stopped by SIGTERM (run it again), anything else a fault.
 """
 
-import fcntl
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +36,7 @@ from data_pipeline.manifest import FILE_NAME, QUARANTINE_NAME, DatasetError, Man
 from data_pipeline.parallel import available_cpus
 from data_pipeline.plan import Settings, make_plan
 from data_pipeline.seal import restore_after_crash, seal
-from data_pipeline.storage import local_path
+from data_pipeline.storage import exclusive, local_path
 from data_pipeline.write import write_shards
 
 ORGAN_NAME = re.compile(r"[\w][\w .-]*")
@@ -117,7 +115,8 @@ def convert(organ: str, config: ConvertConfig) -> Manifest:
     folder, target = config.images / organ, config.tfrecords / organ
     work = config.tfrecords / f".{organ}.partial"
     _make_folder(config.tfrecords)
-    with _lock(config.tfrecords / f".{organ}.lock", organ):
+    busy = f"{organ} is being converted by another process. To fix it: wait for its end."
+    with exclusive(config.tfrecords / f".{organ}.lock", otherwise=busy):
         restore_after_crash(target)
         files = discover(folder)
         done = _existing(target, config, lambda: inputs_sha256(folder, files, workers=config.workers))
@@ -179,19 +178,6 @@ def _damage(target: Path, manifest: Manifest, workers: int) -> list[str]:
     problems = [problem for file in manifest.files if (problem := audit_file(target, file))]
     audits = audit_shards(target, manifest, decode=False, workers=workers, title="check")
     return problems + [problem for audit in audits for problem in audit.problems]
-
-
-@contextmanager
-def _lock(path: Path, organ: str) -> Iterator[None]:
-    """Keep a second conversion of the same organ out. The lock goes with the process, however it ends."""
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise cli.RequestError(
-                f"{organ} is being converted by another process. To fix it: wait for its end."
-            ) from None
-        yield
 
 
 def _make_folder(folder: Path) -> None:

@@ -6,13 +6,14 @@ A writer fills a temporary file beside the target, flushes it to the disk and re
 a power cut leaves half a file under the final name.
 """
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from data_pipeline.cli import invalid_flag
+from data_pipeline.cli import RequestError, invalid_flag
 
 
 def local_path(flag: str, value: str) -> Path:
@@ -48,6 +49,20 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` to `path`, whole or not at all."""
     with atomic_file(path) as file:
         file.write(data)
+
+
+@contextmanager
+def exclusive(path: Path, *, otherwise: str) -> Iterator[None]:
+    """Hold the lock file `path`. Raises `RequestError(otherwise)` if another process holds it.
+
+    The lock goes with the process, however it ends; the empty file stays.
+    """
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RequestError(otherwise) from None
+        yield
 
 
 def sync_folder(folder: Path) -> None:

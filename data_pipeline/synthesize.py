@@ -33,10 +33,10 @@ from typing import Final
 from absl import flags
 
 from data_pipeline import cli
-from data_pipeline.cytology import DIAGNOSES, render_tile
 from data_pipeline.parallel import available_cpus, in_processes
 from data_pipeline.storage import local_path, write_atomic
-from data_pipeline.synthetic_files import (
+from data_pipeline.synthetic.cytology import DIAGNOSES, render_tile
+from data_pipeline.synthetic.files import (
     PlantedFault,
     SynthesisConfig,
     Tile,

@@ -34,6 +34,7 @@ from absl import flags
 
 from data_pipeline import cli
 from data_pipeline.manifest import FILE_NAME, Manifest
+from data_pipeline.storage import exclusive
 from trainer import cluster, report
 from trainer.augment import Augmentation
 from trainer.checkpoints import Checkpoints, Progress
@@ -47,7 +48,7 @@ from trainer.order import TrainOrder
 from trainer.outcome import test_and_report
 from trainer.precision import resolve_precision
 from trainer.records import RecordReader
-from trainer.run_folder import CHECKPOINTS, EpochLog, is_finished, lock_run, open_run, say_nothing
+from trainer.run_folder import CHECKPOINTS, EpochLog, is_finished, open_run, say_nothing
 
 
 def train_organ(config: TrainConfig, strategy: tf.distribute.Strategy, stop: StopSignal) -> Path:
@@ -60,7 +61,8 @@ def train_organ(config: TrainConfig, strategy: tf.distribute.Strategy, stop: Sto
     if is_finished(folder):
         _say(f"{config.organ}: this run is finished already")
         return folder / report.FILE_NAME
-    with lock_run(folder) if chief else nullcontext():
+    busy = f"The run in {folder} is under way. To fix it: wait for its end, or give another --run."
+    with exclusive(folder / ".lock", otherwise=busy) if chief else nullcontext():
         return _train_and_test(config, manifest, folder, strategy, stop, chief=chief)
 
 

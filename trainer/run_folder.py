@@ -5,11 +5,8 @@ log = EpochLog(folder, epochs=30)
 log({"epoch": 1, "train_loss": 1.2, ...})
 """
 
-import fcntl
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +43,6 @@ def open_run(folder: Path, config: TrainConfig, *, dataset: str, chief: bool) ->
         except OSError as error:
             fix = f"name a folder that this user may write to ({error})"
             raise cli.invalid_flag("runs", expected="a writable folder", received=str(folder), fix=fix) from error
-
-
-@contextmanager
-def lock_run(folder: Path) -> Iterator[None]:
-    """Keep a second process out of the run. The lock goes with the process, however it ends. Raises `RequestError`."""
-    with (folder / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise cli.RequestError(
-                f"The run in {folder} is under way. To fix it: wait for it, or give another --run."
-            ) from None
-        yield
 
 
 def is_finished(folder: Path) -> bool:

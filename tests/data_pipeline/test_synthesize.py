@@ -15,9 +15,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data_pipeline.cli import RequestError
-from data_pipeline.cytology import DIAGNOSES, render_tile
-from data_pipeline.staining import slide_look
 from data_pipeline.synthesize import SynthesisConfig, SynthesisSummary, synthesize
+from data_pipeline.synthetic.cytology import DIAGNOSES, render_tile
+from data_pipeline.synthetic.staining import slide_look
 
 SMALL: dict[str, Any] = {"slides": 3, "tiles": 2, "image_size": 32}
 

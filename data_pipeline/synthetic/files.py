@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-from data_pipeline.cytology import DIAGNOSES, render_tile
+from data_pipeline.synthetic.cytology import DIAGNOSES, render_tile
 
 # Raise it with every change to the drawing, so that a folder drawn before isn't taken for one drawn after.
 DRAWING: Final = 1

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_pipeline.staining import CYTOPLASM, MATRIX, NUCLEAR, Look, expose
+from data_pipeline.synthetic.staining import CYTOPLASM, MATRIX, NUCLEAR, Look, expose
 
 Plane: TypeAlias = NDArray[np.float32]
 Window: TypeAlias = tuple[slice, slice]

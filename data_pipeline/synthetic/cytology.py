@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.smear import Cell, Glass
-from data_pipeline.staining import CYTOPLASM, MATRIX, WARM, slide_look
+from data_pipeline.synthetic.smear import Cell, Glass
+from data_pipeline.synthetic.staining import CYTOPLASM, MATRIX, WARM, slide_look
 
 LYMPHOCYTE: Final = Cell(4.0, 3.2, cytoplasm=0.28, nucleus=1.25, chromatin=0.34, nucleolus=0.0, wobble=0.1)
 RED_CELL: Final = Cell(3.7, 0.0, cytoplasm=0.42, aspect=1.05, edge=0.5, granules=0.0, wobble=0.05, pallor=0.5, dye=WARM)
