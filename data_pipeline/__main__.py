@@ -64,6 +64,8 @@ def define_flags() -> None:
     flags.DEFINE_integer("image_size", default.image_size, "Stored width and height in pixels.", lower_bound=8)
     flags.DEFINE_float("test_fraction", default.test_fraction, "Share of all images that is held out for the test.")
     flags.DEFINE_float("validation_fraction", default.validation_fraction, "Share of the other images for validation.")
+    flags.DEFINE_integer("folds", default.folds, "Cross-validation: cut all but the test images into this many parts.")
+    flags.DEFINE_integer("fold", default.fold, "Which of the --folds parts, from 0, is for validation.", lower_bound=0)
     flags.DEFINE_string(
         "group_by",
         default.group_by,
@@ -87,6 +89,10 @@ def config_from_flags(values: flags.FlagValues) -> ConvertConfig:
             raise cli.invalid_flag(
                 name, expected="a number from 0 to less than 1", received=values[name].value, fix=fix
             )
+    if (values.folds and not 2 <= values.folds > values.fold) or (not values.folds and values.fold):
+        expected = "--folds of 2 or more (or 0: none) and --fold below it"
+        fix = "for example --folds=5 --fold=0"
+        raise cli.invalid_flag("folds", expected=expected, received=(values.folds, values.fold), fix=fix)
     images = local_path("images", values.images)
     organs = tuple(find_organs(images, values.organ))
     for organ in organs:

@@ -20,7 +20,7 @@ from data_pipeline.cli import RequestError
 from data_pipeline.images import Encoding
 from data_pipeline.inspect_stage import InspectionRow
 from data_pipeline.manifest import SPLITS, Counts, Grouping, QuarantineRow, SplitCounts
-from data_pipeline.splits import Fractions, split_groups
+from data_pipeline.splits import Fold, Fractions, split_groups
 
 RECORDS_PER_SHARD = 4096
 # Small datasets are cut finer, so that several processes can write and read them.
@@ -35,6 +35,8 @@ class Settings:
     image_size: int = 256
     test_fraction: float = 0.15
     validation_fraction: float = 0.30
+    folds: int = 0
+    fold: int = 0
     group_by: str = "auto"
     group_table_sha256: str = ""
     seed: int = 0
@@ -159,7 +161,8 @@ def _split(records: Sequence[PlannedRecord], classes: int, settings: Settings) -
     counts: NDArray[np.int64] = np.zeros((len(names), classes), dtype=np.int64)
     np.add.at(counts, ([position[r.group] for r in records], [r.label for r in records]), 1)
     fractions = Fractions(test=settings.test_fraction, validation=settings.validation_fraction)
-    assignment = split_groups(counts, names, fractions=fractions, seed=settings.seed)
+    fold = Fold(of=settings.folds, number=settings.fold) if settings.folds else None
+    assignment = split_groups(counts, names, fractions=fractions, seed=settings.seed, fold=fold)
     by_split: dict[str, list[PlannedRecord]] = {split: [] for split in SPLITS}
     for record in sorted(records, key=lambda record: _place(record.row.id)):
         by_split[SPLITS[assignment[position[record.group]]]].append(record)

@@ -1,11 +1,15 @@
 """Which group goes to train, validation or test: stratified by diagnosis, whole groups only. Pure.
 
     assignment = split_groups(counts, names, fractions=Fractions(test=0.15, validation=0.30), seed=0)
+    assignment = split_groups(counts, names, fractions=Fractions(test=0.15), seed=0, fold=Fold(of=5, number=2))
+
+The test split is chosen first and depends on neither the validation fraction nor the fold, so that models made with
+different ones are tested on the same images. What remains is cut into train and validation, or into folds. Each time:
 
 1. Every group draws a number from (seed, name). Within the diagnosis a group has most images of, groups are laid end to
    end in the order of their numbers, and cut where the fractions say. So a new image moves at most the groups at
    the cuts of its own diagnosis, and the order of the files plays no part.
-2. Where that leaves a diagnosis off its fractions by more than `TOLERANCE`, or missing from a split it could be in,
+2. Where that leaves a diagnosis off its fractions by more than `TOLERANCE`, or missing from a part it could be in,
    single groups are moved or swapped, the most useful first, until no change helps.
 """
 
@@ -24,6 +28,8 @@ MAX_REPAIRS = 500
 # Swaps are tried between this many groups of each split, which bounds their number at its square.
 SWAP_CANDIDATES = 256
 MISSING_PENALTY = 1e3
+# A class with one group is for training, with two also for testing, with three for all (in the order of SPLITS).
+LEAST_GROUPS = np.array([1, 3, 2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,69 +45,95 @@ class Fractions:
         return np.array([rest * (1 - self.validation), rest * self.validation, self.test])
 
 
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Part `number` of `of` equal parts of all that isn't for testing: the one to validate on."""
+
+    of: int
+    number: int
+
+
 def split_groups(
-    counts: NDArray[np.int64], names: Sequence[str], *, fractions: Fractions, seed: int
+    counts: NDArray[np.int64], names: Sequence[str], *, fractions: Fractions, seed: int, fold: Fold | None = None
 ) -> NDArray[np.int64]:
     """The split of each group, as an index into `SPLITS`.
 
-    `counts` is `[groups, classes]`: how many images of each class a group has. `names` are unique.
+    `counts` is `[groups, classes]`: how many images of each class a group has. `names` are unique. With `fold`,
+    `fractions.validation` plays no part.
     """
     order = np.argsort(np.array([_draw(seed, name) for name in names]), kind="stable")
-    target = fractions.of_all()
-    assignment = np.empty(len(names), dtype=np.int64)
-    assignment[order] = _cut(counts[order], target)
-    return _repair(counts, assignment, order, target)
+    # Some validation split is kept room for: a diagnosis of three groups must not lose two of them to the test.
+    with_test = _assign(counts[order], Fractions(test=fractions.test).of_all(), LEAST_GROUPS)
+    assignment = np.where(with_test == TEST, TEST, TRAIN)
+    rest = np.flatnonzero(with_test != TEST)
+    if fold is None:
+        target = np.array([1 - fractions.validation, fractions.validation])
+        assignment[rest] = _assign(counts[order][rest], target, LEAST_GROUPS[:TEST] - [0, 1])
+    else:
+        parts = _assign(counts[order][rest], np.full(fold.of, 1 / fold.of), np.full(fold.of, fold.of))
+        assignment[rest[parts == fold.number]] = VALIDATION
+    in_given_order = np.empty_like(assignment)
+    in_given_order[order] = assignment
+    return in_given_order
 
 
 def _draw(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}\0{name}".encode(errors="surrogateescape")).digest()[:7], "big")
 
 
+def _assign(
+    counts: NDArray[np.int64], target: NDArray[np.float64], least_groups: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """The part of each group, for groups in the order of their numbers. `target` are the shares of the parts.
+
+    A class must be in part p if it has `least_groups[p]` groups.
+    """
+    balance = _Balance(counts, _cut(counts, target), target, least_groups)
+    for _ in range(MAX_REPAIRS):  # each change lowers the cost, so it ends
+        if balance.is_good() or not (balance.move_best() or balance.swap_best()):
+            break
+    return balance.assignment
+
+
 def _cut(counts: NDArray[np.int64], target: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Step 1, on groups in the order of their numbers."""
+    """Step 1: the last part is cut off first, so that training gets what is left."""
     sizes = counts.sum(axis=1)
-    diagnosis = counts.argmax(axis=1)
+    diagnosis = counts.argmax(axis=1) if len(counts) else np.empty(0, dtype=np.int64)
+    ends = np.cumsum(target[::-1])[:-1]
     assignment = np.empty(len(counts), dtype=np.int64)
     for members in (np.flatnonzero(diagnosis == c) for c in range(counts.shape[1])):
         middles = np.cumsum(sizes[members]) - sizes[members] / 2
         place = middles / max(1, sizes[members].sum())
-        assignment[members] = np.select(
-            [place < target[TEST], place < target[TEST] + target[VALIDATION]], [TEST, VALIDATION], TRAIN
-        )
+        assignment[members] = len(target) - 1 - np.searchsorted(ends, place, side="right")
     return assignment
-
-
-def _repair(
-    counts: NDArray[np.int64], assignment: NDArray[np.int64], order: NDArray[np.int64], target: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """Step 2. Each change lowers the cost, so it ends."""
-    balance = _Balance(counts, assignment.copy(), target)
-    for _ in range(MAX_REPAIRS):
-        if balance.is_good() or not (balance.move_best(order) or balance.swap_best(order)):
-            break
-    return balance.assignment
 
 
 class _Balance:
     """How far an assignment is from its fractions, and the changes that bring it nearer."""
 
-    def __init__(self, counts: NDArray[np.int64], assignment: NDArray[np.int64], target: NDArray[np.float64]) -> None:
+    def __init__(
+        self,
+        counts: NDArray[np.int64],
+        assignment: NDArray[np.int64],
+        target: NDArray[np.float64],
+        least_groups: NDArray[np.int64],
+    ) -> None:
         self.assignment = assignment
         self._present = counts > 0
         self._shares = counts / np.maximum(1, counts.sum(axis=0))  # [groups, classes], columns sum to 1
         self._target = target[:, None]
-        self._required = _required_splits(self._present.sum(axis=0), target)
+        self._required = (self._present.sum(axis=0) >= least_groups[:, None]) & (target[:, None] > 0)
         self._held = np.stack([self._shares[assignment == s].sum(axis=0) for s in range(len(target))])
 
     def is_good(self) -> bool:
         off = np.abs(self._held - self._target)[:, self._present.any(axis=0)]
         return bool((off <= TOLERANCE).all()) and not self._missing(self._held).any()
 
-    def move_best(self, order: NDArray[np.int64]) -> bool:
+    def move_best(self) -> bool:
         """Move the group whose move helps most. False if none helps."""
         best, change = -1e-12, None
         for source in range(len(self._target)):
-            groups = order[self.assignment[order] == source]
+            groups = np.flatnonzero(self.assignment == source)
             for goal in range(len(self._target)):
                 if goal == source or not len(groups):
                     continue
@@ -113,13 +145,13 @@ class _Balance:
             self._move(*change)
         return change is not None
 
-    def swap_best(self, order: NDArray[np.int64]) -> bool:
+    def swap_best(self) -> bool:
         """Swap the two groups whose swap helps most. False if none helps."""
         best, change = -1e-12, None
         for source in range(len(self._target)):
             for goal in range(source):
-                left = order[self.assignment[order] == source][:SWAP_CANDIDATES]
-                right = order[self.assignment[order] == goal][:SWAP_CANDIDATES]
+                left = np.flatnonzero(self.assignment == source)[:SWAP_CANDIDATES]
+                right = np.flatnonzero(self.assignment == goal)[:SWAP_CANDIDATES]
                 if not len(left) or not len(right):
                     continue
                 gain = self._gain(source, goal, self._shares[left][:, None] - self._shares[right][None])
@@ -150,11 +182,3 @@ class _Balance:
 
     def _missing(self, held: NDArray[np.float64]) -> NDArray[np.bool_]:
         return np.asarray(self._required & (held < 1e-9))
-
-
-def _required_splits(groups_of_class: NDArray[np.int64], target: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """`[splits, classes]`: a class with one group is for training, with two also for testing, with three for all."""
-    required = np.zeros((len(target), len(groups_of_class)), dtype=np.bool_)
-    for split, least_groups in ((TRAIN, 1), (TEST, 2), (VALIDATION, 3)):
-        required[split] = (groups_of_class >= least_groups) & (target[split] > 0)
-    return required

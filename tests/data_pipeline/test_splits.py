@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.splits import TEST, TRAIN, VALIDATION, Fractions, split_groups
+from data_pipeline.splits import TEST, TRAIN, VALIDATION, Fold, Fractions, split_groups
 
 
 def one_class_each(sizes: list[list[int]]) -> np.ndarray:
@@ -90,6 +90,32 @@ def test_groups_of_several_diagnoses_stay_whole_and_balanced() -> None:
     assignment = split_groups(counts, names(300), fractions=Fractions(), seed=0)
     shares = np.stack([counts[assignment == s].sum(axis=0) for s in range(3)]) / counts.sum(axis=0)
     assert np.abs(shares - Fractions().of_all()[:, None]).max() <= 0.02
+
+
+@settings(max_examples=30, deadline=None)
+@given(group_sizes, st.integers(0, 99), st.integers(2, 6))
+def test_folds_cut_all_but_the_test_split_and_leave_that_alone(sizes: list[list[int]], seed: int, folds: int) -> None:
+    counts = one_class_each(sizes)
+    plain = split_groups(counts, names(len(counts)), fractions=Fractions(), seed=seed)
+    validated = np.zeros(len(counts), dtype=int)
+    for number in range(folds):
+        one = split_groups(
+            counts, names(len(counts)), fractions=Fractions(), seed=seed, fold=Fold(of=folds, number=number)
+        )
+        assert ((one == TEST) == (plain == TEST)).all()
+        inside = counts[one == VALIDATION].sum(axis=0) / counts[one != TEST].sum(axis=0)
+        half_a_group = counts.max(axis=0) / counts[one != TEST].sum(axis=0) / 2
+        assert (np.abs(inside - 1 / folds) <= np.maximum(0.01, half_a_group) + 1e-9).all()
+        validated += one == VALIDATION
+    assert (validated == (plain != TEST)).all()
+
+
+@given(st.sampled_from([0.0, 0.1, 0.5, 0.8]), st.integers(0, 99))
+def test_the_test_split_depends_on_no_validation_fraction(validation: float, seed: int) -> None:
+    counts = one_class_each([[3, 1, 4, 1, 5] * 5, [2, 7, 1] * 9, [8, 8, 8]])
+    plain = split_groups(counts, names(len(counts)), fractions=Fractions(), seed=seed)
+    other = split_groups(counts, names(len(counts)), fractions=Fractions(validation=validation), seed=seed)
+    assert ((plain == TEST) == (other == TEST)).all()
 
 
 @pytest.mark.parametrize("seed", [0, 1])
