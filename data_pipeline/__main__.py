@@ -221,8 +221,8 @@ def main(argv: Sequence[str]) -> None:
     """Convert the organs of the command line, one after another."""
     if len(argv) > 1:
         raise cli.RequestError(f"Unexpected argument {argv[1]!r}. To fix it: flags begin with --, see --help.")
-    config = config_from_flags(flags.FLAGS)
     cli.stop_on_sigterm()
+    config = config_from_flags(flags.FLAGS)
     refused = []
     for organ in config.organs:
         try:

@@ -51,8 +51,9 @@ def stop_on_sigterm() -> None:
     """From now on SIGTERM raises `Preempted` where the program is. For programs whose finished work is on the disk."""
 
     def stop(signum: int, frame: object) -> None:
-        _stopped.append(signum)
-        raise Preempted(STOPPED)
+        if not _stopped:  # a second one finds us on the way out already
+            _stopped.append(signum)
+            raise Preempted(STOPPED)
 
     signal.signal(signal.SIGTERM, stop)
 
@@ -109,6 +110,7 @@ def _leave(code: int) -> NoReturn:
     An ordinary exit waits for threads of TensorFlow's that may be waiting for Python: about every second run that
     ended while its input pipeline was full never returned.
     """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

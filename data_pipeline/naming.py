@@ -44,13 +44,19 @@ _NO_COPY = r"(?!(?:aug|rot|flip|copy|crop)[a-z]*[ _-])"
 _EXPORT = r"(?:_(?:jpe?g|png|bmp|tiff?))?(?:\.rf\.[0-9a-f]+)?"  # as Roboflow renames files
 # Sub-folders that say how an image was taken or used, not of whom.
 _NO_SLIDE = re.compile(
-    r"(?:train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?|\d+x|images?|masks?|tiles?|patch(?:es)?|raw|original|cropped)",
+    r"(?:train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?|\d+x|images?|masks?|tiles?|patch(?:es)?|raw|orig(?:inal)?|cropped"
+    r"|aug\w*|(?:fold|batch)[ _-]?\d*)",
     re.IGNORECASE,
 )
 
 
 def _numbered(tail: str) -> Callable[[str], str]:
     return pattern(rf"(?:^|/){_NO_COPY}(?P<group>[^/]*?\d[^/]*?){tail}{_EXPORT}\.[^./]+$")
+
+
+def _word(words: str) -> Callable[[str], str]:
+    """One of `words` with its number, in what follows the diagnosis."""
+    return pattern(rf"^[^/]+/.*?(?<![a-z])(?P<group>(?:{words})[ _-]?[a-z]?\d+)(?=[ _./-])")
 
 
 def _sub_folder(name: str) -> str:
@@ -66,7 +72,22 @@ SCHEMES = (
     Scheme(
         "breakhis",
         "BreakHis name: the patient is the slide number between year and magnification",
-        pattern(r"(?:^|/)(?P<group>[A-Z]+_[BM]_[A-Z]+-\d+-[0-9A-Z]+)-\d+-\d+\."),
+        pattern(r"(?:^|/)[A-Z]+_[BM]_[A-Z]+-(?P<group>\d+-[0-9A-Z]+)-\d+-\d+\."),
+    ),
+    Scheme(
+        "kather",
+        "Kather name: the slide is CRC-Prim-HE-number",
+        pattern(r"_(?P<group>CRC-Prim-HE-\d+)_\d+\.tif_Row_"),
+    ),
+    Scheme(
+        "malaria",
+        "NIH malaria name: the patient is C…P… before the smear",
+        pattern(r"(?:^|/)(?P<group>C\d+P\d+)thin"),
+    ),
+    Scheme(
+        "c-nmc",
+        "C-NMC name: the patient is the number after UID",
+        pattern(r"(?:^|/)(?P<group>UID_H?\d+)_\d+_\d+_"),
     ),
     Scheme(
         "slide-file",
@@ -78,11 +99,8 @@ SCHEMES = (
         "Herlev name, smear-cell-number: the smear is the first number",
         pattern(r"(?<!\d)(?P<group>\d{6,})-\d{6,}-\d+\.[^./]+$"),
     ),
-    Scheme(
-        "keyword",
-        "a word for slide or patient stands before its number",
-        pattern(r"(?P<group>(?:slide|patient|subject|donor|case|smear|wsi)[ _-]?[a-z]?\d+)(?=[ _./-])"),
-    ),
+    Scheme("patient", "a word for patient stands before a number", _word("patient|subject|donor|case")),
+    Scheme("slide", "a word for slide stands before a number", _word("slide|smear|wsi")),
     Scheme("folder", "a folder for each slide or patient below the diagnosis", _sub_folder, specific=False),
     Scheme(
         "numbered",
@@ -95,5 +113,10 @@ SCHEMES = (
         "name ending in a number: all that stands before it is the slide or patient",
         _numbered(rf"{_SEPARATOR}\(?\d+\)?"),
         specific=False,
+    ),
+    Scheme(
+        "exported",
+        "Roboflow name: copies of one image have its name before .rf.",
+        pattern(r"(?:^|/)(?P<group>[^/]+?)_(?:jpe?g|png|bmp|tiff?)\.rf\.[0-9a-f]+\."),
     ),
 )

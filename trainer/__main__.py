@@ -36,6 +36,7 @@ from data_pipeline import cli
 from data_pipeline.manifest import FILE_NAME, Manifest
 from data_pipeline.storage import exclusive
 from trainer import cluster, report
+from trainer import config as config_module
 from trainer.augment import Augmentation
 from trainer.checkpoints import Checkpoints, Progress
 from trainer.config import TrainConfig, config_from_flags, define_flags
@@ -55,7 +56,7 @@ def train_organ(config: TrainConfig, strategy: tf.distribute.Strategy, stop: Sto
     """Train, test, report and export one organ; the path of the report. Resumes what is there already."""
     # ── The dataset and the run ──────────────────────────────────────────────────────────────────────────────────
     manifest = Manifest.load(config.dataset_folder)
-    folder = config.runs / config.organ / config.run_name(manifest.fingerprint)
+    folder = _run_folder(config, manifest)
     chief = cluster.is_chief(strategy)
     open_run(folder, config, dataset=manifest.fingerprint, chief=chief)
     if is_finished(folder):
@@ -167,6 +168,10 @@ def _resolve(config: TrainConfig, manifest: Manifest) -> TrainConfig:
     return replace(config, image_size=size, precision=resolve_precision(config.precision))
 
 
+def _run_folder(config: TrainConfig, manifest: Manifest) -> Path:
+    return config.runs / config.organ / config.run_name(manifest.fingerprint)
+
+
 def _sizes(manifest: Manifest) -> str:
     counts = ", ".join(f"{split.records} {name}" for name, split in manifest.splits.items())
     return f"{counts} images of {len(manifest.classes)} classes"
@@ -196,6 +201,13 @@ def main(argv: Sequence[str]) -> None:
     configs = [config_from_flags(values, organ) for organ in _organs(values.organ, Path(values.tfrecords))]
     # Wrong requests end before TensorFlow computes anything, whichever organ they are about.
     configs = [_resolve(config, Manifest.load(config.dataset_folder)) for config in configs]
+    folders = [_run_folder(config, Manifest.load(config.dataset_folder)) for config in configs]
+    if all(map(is_finished, folders)):  # said before a strategy would wait for workers that have ended long ago
+        for config, folder in zip(configs, folders, strict=True):
+            open_run(folder, config, dataset=Manifest.load(config.dataset_folder).fingerprint, chief=False)
+            _say(f"{config.organ}: this run is finished already")
+            print(f"Report: {folder / report.FILE_NAME}", flush=True)
+        return
     stop = StopSignal()
     tf.config.experimental.enable_op_determinism()
     strategy = cluster.make_strategy(values.distribution, logical_cpus=values.logical_cpus)
@@ -207,4 +219,5 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags(sorted(MODELS))
+    flags.adopt_module_key_flags(config_module)  # for --help
     cli.run(main)

@@ -82,7 +82,9 @@ class Checkpoints:
         aside.rename(target)
         sync_folder(self._folder)
         write_atomic(self._folder / LAST, json.dumps({"checkpoint": name}).encode())
-        for old in self._names()[KEEP_LAST:]:
+        # Later ones are damaged, or this one would not have been made.
+        later = [other for other in self._names() if other > name]
+        for old in later + [other for other in self._names() if other <= name][KEEP_LAST:]:
             if old != _name(progress.best_step):
                 shutil.rmtree(self._folder / old)
 

@@ -75,13 +75,17 @@ def _workers_in_environment() -> int:
     """How many workers TF_CONFIG names. Raises `RequestError` for a cluster of any other kind."""
     text = os.environ.get("TF_CONFIG") or "{}"
     try:
-        cluster = json.loads(text).get("cluster", {})
+        config = json.loads(text)
+        cluster, task = config.get("cluster", {}), config.get("task", {})
         others = sorted(set(cluster) - {"worker"})
         workers = len(cluster.get("worker", []))
+        index = task.get("index", -1)
     except (ValueError, AttributeError, TypeError) as error:
         raise _bad_tf_config("JSON", text) from error
     if others:
         raise _bad_tf_config(f"no task but workers, of which the first is the chief; found {', '.join(others)}", text)
+    if workers and (task.get("type") != "worker" or index not in range(workers)):
+        raise _bad_tf_config(f"a task of type worker with an index from 0 to {workers - 1}", text)
     return workers
 
 

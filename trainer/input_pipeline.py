@@ -117,8 +117,11 @@ def decode_any(encoded: Any, image_size: int) -> Any:
     Transparency is laid on white, as conversion does. Of an image of the right size not a bit is changed.
     """
     pixels = tf.cast(tf.io.decode_image(encoded, expand_animations=False), tf.float32)
-    channels = tf.shape(pixels)[2]
-    opaque = tf.cond(channels % 2 == 0, lambda: _on_white(pixels), lambda: pixels)
+    has_fourth = tf.shape(pixels)[2] % 2 == 0
+    # The fourth byte of a BMP is no transparency, whatever is in it.
+    is_bmp = tf.strings.substr(encoded, 0, 2) == b"BM"
+    pixels = tf.cond(has_fourth & is_bmp, lambda: pixels[..., :3], lambda: pixels)
+    opaque = tf.cond(has_fourth & ~is_bmp, lambda: _on_white(pixels), lambda: pixels)
     # A grey picture's one channel becomes three; a coloured one's three stay as they are.
     coloured = tf.broadcast_to(opaque, tf.concat([tf.shape(opaque)[:2], [3]], axis=0))
     fits = tf.reduce_all(tf.shape(coloured)[:2] == image_size)

@@ -27,7 +27,23 @@ from data_pipeline.storage import local_path, write_atomic
 from trainer.export import Served, load_served
 
 BATCH = 32
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset(
+    {
+        ".bmp",
+        ".gif",
+        ".j2k",
+        ".jfif",
+        ".jp2",
+        ".jpeg",
+        ".jpg",
+        ".pgm",
+        ".png",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -76,15 +92,15 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
         path = Path(argument)
         if not path.exists():
             raise cli.RequestError(f"{path} doesn't exist. To fix it: check the path.")
-        found += sorted(filter(_is_image_name, path.rglob("*"))) if path.is_dir() else [path]
+        found += sorted(file for file in path.rglob("*") if _is_image(file, path)) if path.is_dir() else [path]
     if not found:
         raise cli.RequestError("No image to predict. To fix it: python -m trainer.predict --model=DIR PATH [PATH ...]")
     return found
 
 
-def _is_image_name(path: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.parts if part not in (".", ".."))
-    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file()
+def _is_image(file: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return file.suffix.lower() in IMAGE_SUFFIXES and not hidden and file.is_file()
 
 
 def as_csv(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:

@@ -51,7 +51,6 @@ class Row:
     unit: str
     ours: list[float]
     theirs: list[float]
-    higher_is_better: bool
 
     def cells(self) -> list[str]:
         ours, theirs = statistics.median(self.ours), statistics.median(self.theirs)
@@ -60,7 +59,7 @@ class Row:
 
 
 def _spread(values: list[float], unit: str) -> str:
-    return f"{statistics.median(values):,.3g} {unit} ({min(values):,.3g} – {max(values):,.3g})"
+    return f"{statistics.median(values):,.0f} {unit} ({min(values):,.0f} – {max(values):,.0f})"
 
 
 def in_turns(ours: Callable[[], float], theirs: Callable[[], float]) -> tuple[list[float], list[float]]:
@@ -128,7 +127,7 @@ def bench_conversion(images: Path, claim: str, size_px: int) -> Row:
                 )
         return (time.process_time() - started) / len(files) * 1e6
 
-    return Row(claim, "µs CPU", *in_turns(ours, theirs), False)
+    return Row(claim, "µs CPU", *in_turns(ours, theirs))
 
 
 def convert(images: Path, folder: Path, settings: Settings) -> Path:

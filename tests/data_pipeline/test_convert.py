@@ -380,6 +380,47 @@ def test_a_shard_that_rots_before_sealing_is_written_again(images: Path, tmp_pat
     assert verify(tmp_path / "tf" / "gland", workers=1) == []
 
 
+def test_shards_of_other_flags_are_not_taken_for_these(images: Path, tmp_path: Path) -> None:
+    work, settings = tmp_path / "tf/.gland.partial", Settings(image_size=32)
+    rows = inspect(images / "gland", discover(images / "gland"), work=work / "inspect", workers=1)
+    plan = make_plan(rows, organ="gland", settings=settings, rule=parse_rule("auto"))
+    write_shards(plan, images / "gland", work=work, settings=settings, workers=1)
+    convert(images, tmp_path / "tf", "--image_size=40")
+    convert(images, tmp_path / "whole", "--image_size=40")
+    assert contents(tmp_path / "tf" / "gland") == contents(tmp_path / "whole" / "gland")
+
+
+def test_an_image_changed_after_inspection_is_inspected_again(images: Path, tmp_path: Path) -> None:
+    """Even if size and time of modification are those of before."""
+    image = images / "gland" / "red" / "S200_0.png"
+    data, times = image.read_bytes(), image.stat()
+    image.write_bytes(data[:-1] + b"?")
+    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
+    inspect(images / "gland", discover(images / "gland"), work=tmp_path / "tf/.gland.partial/inspect", workers=1)
+    image.write_bytes(data)
+    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
+    convert(images, tmp_path / "tf")
+    assert Manifest.load(tmp_path / "tf" / "gland").counts.quarantined == 0
+
+
+def test_a_killed_parent_takes_its_workers_with_it(images: Path, tmp_path: Path) -> None:
+    make_images(images / "gland", slides=60, tiles=6, size=200)
+    command = [sys.executable, "-m", "data_pipeline", "--organ=gland", f"--images={images}", "--workers=2"]
+    process = subprocess.Popen([*command, f"--tfrecords={tmp_path / 'tf'}"], cwd=ROOT, stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    chunks = tmp_path / "tf/.gland.partial/inspect"
+    while not any(chunks.glob("*.jsonl")) and process.poll() is None:
+        time.sleep(0.01)
+    workers = children.read_text().split()
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert workers
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
 def test_odd_files_and_folders_end_no_run(images: Path, tmp_path: Path) -> None:
     organ = images / "gland"
     os.mkfifo(organ / "red" / "pipe.png")

@@ -19,12 +19,19 @@ def grouped(names: list[str], rule: str = "auto") -> tuple[str, dict[str, str]]:
 
 CASES = [
     ("TCGA-A{slide:01X}-12AB-01Z-00-DX1_{tile}.png", "tcga", (1, 2), "TCGA-A1-12AB"),
-    ("SOB_M_DC-14-{slide}-40-00{tile}.png", "breakhis", (0, 0), "SOB_M_DC-14-0"),
+    ("SOB_M_DC-14-{slide}-40-00{tile}.png", "breakhis", (0, 0), "14-0"),
     ("IB000{slide}.svs [{tile}] (85).png", "slide-file", (7, 2), "IB0007"),
     ("{slide:09d}-149143378-00{tile}.jpg", "smear", (6, 1), "000000006"),
     ("rotated_0_{slide:09d}-149143378-00{tile}.jpg", "smear", (1, 1), "000000001"),
-    ("patient{slide}_img{tile}.tif", "keyword", (1, 2), "patient1"),
-    ("case_{slide}_slide_2_tile_{tile}.png", "keyword", (3, 0), "case_3"),
+    ("patient{slide}_img{tile}.tif", "patient", (1, 2), "patient1"),
+    ("case_{slide}_slide_2_tile_{tile}.png", "patient", (3, 0), "case_3"),
+    ("slide_0_patient_{slide}_{tile}.png", "patient", (3, 0), "patient_3"),
+    ("slide{slide}_{tile}.png", "slide", (3, 0), "slide3"),
+    ("C{slide}P1thinF_IMG_20150619_114756a_cell_{tile}.png", "malaria", (3, 0), "C3P1"),
+    ("1000{tile}_CRC-Prim-HE-0{slide}_009.tif_Row_301_Col_151.tif", "kather", (3, 0), "CRC-Prim-HE-03"),
+    ("UID_{slide}_4{tile}_5_all.bmp", "c-nmc", (3, 0), "UID_3"),
+    ("BloodImage_0000{slide}_jpg.rf.{tile}123456789abcdef.jpg", "exported", (3, 0), "BloodImage_00003"),
+    ("fold1/{slide}/t{tile}.png", "folder", (2, 0), "2"),
     ("{slide}/t{tile}.png", "folder", (2, 0), "2"),
     ("{slide}/40X/t{tile}.png", "folder", (2, 0), "2"),
     ("SG-{slide:04d}_00{tile}.png", "numbered", (6, 1), "SG-0006"),
@@ -42,6 +49,8 @@ CASES = [
     ("lungaca{slide}{tile}.jpeg", "none", (0, 0), None),
     ("BA_{slide}{tile}.jpg", "none", (0, 0), None),
     ("train/x{slide}{tile}.jpg", "none", (0, 0), None),
+    ("showcase{slide}{tile}.jpg", "none", (0, 0), None),
+    ("augmented/x{slide}{tile}.jpg", "none", (0, 0), None),
     ("aug_0_{slide}{tile}.jpg", "none", (0, 0), None),
 ]
 
@@ -73,6 +82,10 @@ def test_a_scheme_of_one_diagnosis_alone_is_used_for_it() -> None:
     assert found == "numbered"
     assert groups["a/P2_1.png"] == "P2"
     assert groups["b/scan7.png"] == "b/scan7.png"
+
+
+def test_a_number_in_the_diagnosis_itself_is_no_patient() -> None:
+    assert grouped([f"case {d}/{i}.png" for d in (1, 2) for i in range(9)])[0] == "none"
 
 
 def test_magnification_folders_are_no_slides() -> None:

@@ -6,16 +6,21 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from data_pipeline.cli import RequestError
 from trainer.checkpoints import Checkpoints, Progress
 
 
 def new(folder: Path) -> tuple[Checkpoints, keras.Model]:
+    return new_all(folder)[:2]
+
+
+def new_all(folder: Path) -> tuple[Checkpoints, keras.Model, keras.optimizers.Optimizer]:
     model = keras.Sequential([keras.layers.Input([3]), keras.layers.Dense(2)])
     optimizer = keras.optimizers.Adamax(0.1)
     optimizer.build(model.trainable_variables)
-    return Checkpoints(folder, model, optimizer), model
+    return Checkpoints(folder, model, optimizer), model, optimizer
 
 
 def fill(model: keras.Model, value: float) -> None:
@@ -28,6 +33,24 @@ def saved(folder: Path, steps: int, *, best_step: int = 0) -> None:
     for step in range(1, steps + 1):
         fill(model, step)
         checkpoints.save(Progress(step=step, best_step=best_step, history=({"epoch": 1.0},), sums=(0.1, 2.0, 3.0)))
+
+
+def test_the_optimizer_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Two steps in one go, and with a save and a restore in between, end the same."""
+    ends = []
+    for interrupted in (False, True):
+        folder = tmp_path / str(interrupted)
+        checkpoints, model, optimizer = new_all(folder)
+        fill(model, 1)
+        for step in (1, 2):
+            if interrupted and step == 2:
+                checkpoints.save(Progress(step=1))
+                checkpoints, model, optimizer = new_all(folder)
+                checkpoints.restore_last()
+            gradients = [tf.fill(w.shape, float(step)) for w in model.trainable_variables]
+            optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+        ends.append(weight(model))
+    assert ends[0] == ends[1]
 
 
 def weight(model: keras.Model) -> float:
@@ -100,6 +123,17 @@ def test_a_damaged_best_one_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     assert last is not None
     with pytest.raises(RequestError, match=r"step-00000001.*To fix it"):
         checkpoints.restore_best(last)
+
+
+def test_one_made_after_damage_to_later_ones_is_the_last(tmp_path: Path) -> None:
+    saved(tmp_path, 3)
+    for step in (2, 3):
+        (tmp_path / f"step-0000000{step}" / "state.json").unlink()
+    saved(tmp_path, 1)
+    checkpoints, model = new(tmp_path)
+    progress = checkpoints.restore_last()
+    assert progress is not None
+    assert progress.step == weight(model) == 1
 
 
 def test_what_a_kill_left_half_written_is_removed_and_never_read(tmp_path: Path) -> None:

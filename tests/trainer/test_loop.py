@@ -133,6 +133,12 @@ def test_a_stop_between_steps_saves_the_step_that_is_done(dataset: Dataset, tmp_
     assert progress.step == 1
 
 
+def test_a_stop_that_came_before_ends_what_needs_no_saving(stop: StopSignal) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Preempted), stop.at_once():
+        raise AssertionError("must not begin")
+
+
 def test_divergence_ends_the_run_and_saves_nothing_of_it(dataset: Dataset, tmp_path: Path, stop: StopSignal) -> None:
     job = job_of(dataset, tmp_path, stop, checkpoint_every=1)
     good = train(replace(job, epochs=1), Progress())
@@ -168,5 +174,6 @@ def test_the_best_epoch_is_kept_and_patience_counts_from_it(
     progress = train(job, Progress())
     assert len(progress.history) == epochs
     assert progress.best_epoch == best
+    assert progress.sums == (0.0, 0.0, 0.0)
     job.checkpoints.restore_best(progress)
     assert (job.model.get_weights()[0] == kept[best - 1]).all()

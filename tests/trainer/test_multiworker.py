@@ -72,7 +72,13 @@ def test_two_workers_learn_what_one_process_learns(tfrecords: Path, finished_run
 
 
 @pytest.mark.parametrize(
-    "text", ["{", '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}}', '{"cluster": {"ps": ["a:1"]}}']
+    "text",
+    [
+        "{",
+        '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}}',
+        '{"cluster": {"ps": ["a:1"]}}',
+        '{"cluster": {"worker": ["a:1", "b:1"]}}',
+    ],
 )
 def test_a_cluster_of_another_kind_is_refused(tfrecords: Path, tmp_path: Path, text: str) -> None:
     done = run_module("trainer", *train_command(tfrecords, tmp_path), TF_CONFIG=text)

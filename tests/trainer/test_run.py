@@ -5,21 +5,29 @@ import fcntl
 import json
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from data_pipeline import cli
 from data_pipeline.manifest import Manifest
 from tests.conftest import ROOT, run_module
-from tests.trainer.conftest import train_command
+from tests.trainer.conftest import SIZE, train_command
+from trainer.checkpoints import Checkpoints
+from trainer.config import TrainConfig
 from trainer.export import load_served
+from trainer.input_pipeline import decode_any
+from trainer.models import build_model
 from trainer.records import RecordReader
+from trainer.run_folder import open_run
 
 
 def metrics_of(folder: Path) -> dict:
@@ -160,8 +168,6 @@ def _last_step(folder: Path) -> int:
 
 
 def _weights(folder: Path) -> list[bytes]:
-    import keras
-
     return [weight.tobytes() for weight in keras.models.load_model(folder / "model.keras").get_weights()]
 
 
@@ -170,6 +176,14 @@ def test_other_settings_or_data_under_the_same_name_are_refused(finished_run: Pa
     assert done.returncode == cli.EXIT_REQUEST
     assert "--learning_rate was 0.001 and is 0.01" in done.stderr
     assert "--seed was 0 and is 3" in done.stderr
+
+
+def test_another_dataset_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    config = TrainConfig(organ="gland", tfrecords=tmp_path, runs=tmp_path)
+    open_run(tmp_path / "r", config, dataset="one", chief=True)
+    open_run(tmp_path / "r", config, dataset="one", chief=True)
+    with pytest.raises(cli.RequestError, match="dataset is another"):
+        open_run(tmp_path / "r", config, dataset="two", chief=True)
 
 
 def test_patience_stops_early_and_the_best_epoch_is_tested(tfrecords: Path, tmp_path: Path) -> None:
@@ -181,6 +195,16 @@ def test_patience_stops_early_and_the_best_epoch_is_tested(tfrecords: Path, tmp_
     scores = [row["validation_balanced_accuracy"] for row in metrics["history"]]
     assert scores[metrics["best_epoch"] - 1] == max(scores)
     assert metrics["validation"]["balanced_accuracy"] == pytest.approx(max(scores), abs=0.02)
+    model = build_model("seed", image_size=SIZE, classes=3)
+    optimizer = keras.optimizers.Adamax()
+    optimizer.build(model.trainable_variables)
+    checkpoints = Checkpoints(tmp_path / "gland" / "r" / "checkpoints", model, optimizer)
+    last = checkpoints.restore_last()
+    assert last is not None
+    newest = [weight.tobytes() for weight in model.get_weights()]
+    checkpoints.restore_best(last)
+    best = [weight.tobytes() for weight in model.get_weights()]
+    assert _weights(tmp_path / "gland" / "r") == best != newest
 
 
 def test_predict_evaluate_and_the_test_agree_on_the_same_images(
@@ -234,6 +258,23 @@ print(*[name.decode() for name in answer["class"].numpy()])
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["red"] * 5
+
+
+def test_help_teaches_and_lists_the_flags() -> None:
+    done = run_module("trainer", "--help")
+    assert done.returncode == cli.EXIT_DONE
+    assert "python -m trainer --organ=cervix" in done.stdout
+    assert "--precision" in done.stdout
+    assert "--epochs" in done.stdout
+
+
+def test_the_fourth_byte_of_a_bmp_is_no_transparency() -> None:
+    pixels = np.full((32, 32, 4), 100, np.uint8)
+    pixels[..., 3] = 0
+    header = struct.pack("<2sIHHI", b"BM", 54 + pixels.nbytes, 0, 0, 54)
+    header += struct.pack("<IiiHHIIiiII", 40, 32, 32, 1, 32, 0, pixels.nbytes, 0, 0, 0, 0)
+    seen = decode_any(tf.constant(header + pixels.tobytes()), 32).numpy()
+    assert (seen == 100).all()
 
 
 def test_prediction_sees_an_image_as_conversion_does(finished_run: Path, tmp_path: Path) -> None:
