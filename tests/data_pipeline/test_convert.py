@@ -1,58 +1,18 @@
 """Conversion as a whole, from real files through real processes."""
 
 import csv
-import fcntl
-import hashlib
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from data_pipeline import cli
-from data_pipeline.discover import discover
-from data_pipeline.grouping import parse_rule
 from data_pipeline.images import decode
-from data_pipeline.inspect_stage import inspect
-from data_pipeline.manifest import DatasetError, FileSeal, Manifest, ShardSeal, load_offsets, read_quarantine
-from data_pipeline.plan import Settings, make_plan
-from data_pipeline.schema import Record, decode_example, encode_example, frame_record, unframe_record
+from data_pipeline.manifest import Manifest, read_quarantine
 from data_pipeline.verify import verify
-from data_pipeline.write import InputChangedError, write_shards
-from tests.conftest import ROOT, image_bytes, make_images, run_module
-
-
-def convert(images: Path, tfrecords: Path, *arguments: object, code: int = 0) -> str:
-    """Run the program; its output."""
-    done = run_module(
-        "data_pipeline",
-        "--organ=gland",
-        f"--images={images}",
-        f"--tfrecords={tfrecords}",
-        "--image_size=32",
-        *arguments,
-    )
-    assert done.returncode == code, done.stderr
-    return done.stdout + done.stderr
-
-
-def contents(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-
-
-def read_all(folder: Path, manifest: Manifest, split: str) -> list[Record]:
-    records = []
-    for shard in manifest.shards_of(split):
-        data, offsets = (folder / shard.path).read_bytes(), load_offsets(folder, shard).tolist()
-        records += [decode_example(unframe_record(data, start, end)) for start, end in pairwise(offsets)]
-    return records
+from tests.conftest import image_bytes, make_images, run_module
+from tests.data_pipeline.conversion import contents, convert, read_all
 
 
 def test_every_input_is_written_or_left_out_with_its_reason(images: Path, tmp_path: Path) -> None:
@@ -153,15 +113,6 @@ def test_changed_flags_or_images_are_refused_until_overwrite(images: Path, tmp_p
     assert verify(tmp_path / "tf" / "gland", workers=1) == []
 
 
-def test_a_failing_overwrite_keeps_the_old_dataset(images: Path, tmp_path: Path) -> None:
-    convert(images, tmp_path / "tf")
-    old = contents(tmp_path / "tf" / "gland")
-    shutil.rmtree(images / "gland" / "red")
-    shutil.rmtree(images / "gland" / "green")
-    assert "at least 2" in convert(images, tmp_path / "tf", "--overwrite", code=cli.EXIT_REQUEST)
-    assert contents(tmp_path / "tf" / "gland") == old
-
-
 @pytest.mark.usefixtures("two_devices")
 def test_tfds_reads_the_same_records(images: Path, tmp_path: Path) -> None:
     import tensorflow as tf
@@ -185,177 +136,6 @@ def test_tfds_reads_the_same_records(images: Path, tmp_path: Path) -> None:
         assert not ours
 
 
-@pytest.mark.parametrize(
-    "name", ["manifest.json", "shard", "offsets", "quarantine.csv", "card.html", "dataset_info.json"]
-)
-def test_a_flipped_bit_anywhere_is_found(images: Path, tmp_path: Path, name: str) -> None:
-    convert(images, tmp_path / "tf")
-    folder = tmp_path / "tf" / "gland"
-    shard = Manifest.load(folder).shards[0].path
-    path = folder / {"shard": shard, "offsets": f"{shard}.offsets"}.get(name, name)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 4
-    path.write_bytes(data)
-    if name == "manifest.json":
-        with pytest.raises(DatasetError, match="damaged"):
-            verify(folder, workers=1)
-    else:
-        assert any(path.name in problem for problem in verify(folder, workers=1))
-    done = run_module("data_pipeline.verify", folder)
-    assert done.returncode == cli.EXIT_REQUEST
-    assert path.name in done.stderr
-
-
-def test_verify_names_shard_and_record(images: Path, tmp_path: Path) -> None:
-    convert(images, tmp_path / "tf")
-    folder = tmp_path / "tf" / "gland"
-    shard = Manifest.load(folder).shards[0]
-    data = bytearray((folder / shard.path).read_bytes())
-    data[load_offsets(folder, shard)[2] + 40] ^= 1
-    (folder / shard.path).write_bytes(data)
-    assert any(problem.startswith(f"{shard.path}: record 2:") for problem in verify(folder, workers=1))
-
-
-def test_verify_finds_a_leak_that_was_planted(images: Path, tmp_path: Path) -> None:
-    """A training record copied into the test split, every hash and count made to fit, must still be found."""
-    convert(images, tmp_path / "tf")
-    folder = tmp_path / "tf" / "gland"
-    manifest = Manifest.load(folder)
-    stolen = read_all(folder, manifest, "train")[0]
-    test_shard = manifest.shards_of("test")[0]
-    frames = [frame_record(encode_example(r)) for r in [*read_all(folder, manifest, "test"), stolen]]
-    offsets = np.cumsum([0] + [len(frame) for frame in frames]).astype("<i8").tobytes()
-    data = b"".join(frames)
-    (folder / test_shard.path).write_bytes(data)
-    (folder / test_shard.offsets.path).write_bytes(offsets)
-    forged = ShardSeal(
-        test_shard.path,
-        "test",
-        hashlib.sha256(data).hexdigest(),
-        len(data),
-        len(frames),
-        FileSeal(test_shard.offsets.path, hashlib.sha256(offsets).hexdigest(), len(offsets)),
-    )
-    test_split = manifest.splits["test"]
-    name = manifest.classes[stolen.label]
-    counts = test_split.per_class | {name: test_split.per_class[name] + 1}
-    splits = manifest.splits | {"test": replace(test_split, records=len(frames), per_class=counts)}
-    more = replace(manifest.counts, written=manifest.counts.written + 1, inputs=manifest.counts.inputs + 1)
-    shards = tuple(forged if shard == test_shard else shard for shard in manifest.shards)
-    (folder / "manifest.json").write_text(replace(manifest, splits=splits, counts=more, shards=shards).to_json())
-    problems = verify(folder, workers=1)
-    assert any(f"leak: group {stolen.group} lies in test and train" in problem for problem in problems)
-    assert any("leak: image" in problem for problem in problems)
-    assert f"record {stolen.id} is there 2 times" in problems
-    assert len(problems) == 3
-
-
-def test_an_interrupted_conversion_goes_on_and_ends_with_the_same_bytes(images: Path, tmp_path: Path) -> None:
-    convert(images, tmp_path / "whole")
-    # Nothing is sealed while an image can't be read back: a real stop in the middle of stage 3.
-    rows = inspect(
-        images / "gland", discover(images / "gland"), work=tmp_path / "cut/.gland.partial/inspect", workers=1
-    )
-    settings = Settings(image_size=32)
-    plan = make_plan(rows, organ="gland", settings=settings, rule=parse_rule("auto"))
-    image = images / "gland" / plan.shards[-1].records[-1].row.id
-    kept, times = image.read_bytes(), image.stat()
-    image.unlink()
-    with pytest.raises(InputChangedError, match=image.name):
-        write_shards(plan, images / "gland", work=tmp_path / "cut/.gland.partial", settings=settings, workers=1)
-    assert not (tmp_path / "cut" / "gland").exists()
-    image.write_bytes(kept)
-    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
-    done = {p: p.stat().st_mtime_ns for p in (tmp_path / "cut/.gland.partial/dataset").glob("*.tfrecord-*")}
-    assert done
-    convert(images, tmp_path / "cut")
-    assert contents(tmp_path / "whole" / "gland") == contents(tmp_path / "cut" / "gland")
-    for path, written in done.items():  # finished shards were not written again
-        assert (tmp_path / "cut" / "gland" / path.name).stat().st_mtime_ns == written
-    assert not (tmp_path / "cut" / ".gland.partial").exists()
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_sigterm_ends_with_code_75_and_a_second_run_finishes(images: Path, tmp_path: Path, workers: int) -> None:
-    make_images(images / "gland", slides=60, tiles=6, size=200)
-    command = [sys.executable, "-m", "data_pipeline", "--organ=gland", f"--images={images}"]
-    command += [f"--tfrecords={tmp_path / 'tf'}", "--image_size=32", f"--workers={workers}"]
-    chunks = tmp_path / "tf/.gland.partial/inspect"
-    for finished in (0, 4, 9):
-        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 60
-        while len(list(chunks.glob("*.jsonl"))) <= finished and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        asked = time.monotonic()
-        _, errors = process.communicate(timeout=60)
-        assert time.monotonic() - asked < 10
-        assert process.returncode == cli.EXIT_PREEMPTED, errors
-        assert "run the same command again" in errors
-        assert "Traceback" not in errors
-        assert not (tmp_path / "tf" / "gland").exists()
-    convert(images, tmp_path / "tf")
-    manifest = Manifest.load(tmp_path / "tf" / "gland")
-    assert manifest.counts.quarantined == 0
-    assert verify(tmp_path / "tf" / "gland", workers=1) == []
-
-
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(images: Path, tmp_path: Path) -> None:
-    make_images(images / "gland", slides=30, tiles=4, size=100)
-    convert(images, tmp_path / "whole")
-    command = [sys.executable, "-m", "data_pipeline", "--organ=gland", f"--images={images}"]
-    command += [f"--tfrecords={tmp_path / 'cut'}", "--image_size=32"]
-    kills = 0
-    for delay in np.random.default_rng(0).uniform(0.3, 2.5, 8):
-        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
-        try:
-            process.wait(timeout=delay)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            kills += 1
-            process.wait()
-    convert(images, tmp_path / "cut")
-    assert contents(tmp_path / "whole" / "gland") == contents(tmp_path / "cut" / "gland")
-    assert not (tmp_path / "cut" / ".gland.partial").exists()
-    assert kills
-
-
-def test_a_kill_between_the_two_renames_of_an_overwrite_loses_nothing(images: Path, tmp_path: Path) -> None:
-    convert(images, tmp_path / "tf")
-    old = contents(tmp_path / "tf" / "gland")
-    (tmp_path / "tf" / "gland").rename(tmp_path / "tf" / ".gland.replaced")
-    assert "nothing to do" in convert(images, tmp_path / "tf")
-    assert contents(tmp_path / "tf" / "gland") == old
-
-
-def test_the_old_dataset_is_there_until_the_moment_the_new_one_is(images: Path, tmp_path: Path) -> None:
-    convert(images, tmp_path / "tf")
-    target = tmp_path / "tf" / "gland" / "manifest.json"
-    before = target.read_bytes()
-    command = [sys.executable, "-m", "data_pipeline", "--organ=gland", f"--images={images}", "--overwrite"]
-    command += [f"--tfrecords={tmp_path / 'tf'}", "--image_size=40"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    seen, absences = [], 0
-    while process.poll() is None:
-        try:
-            seen.append(target.read_bytes())
-        except FileNotFoundError:
-            absences += 1  # the instant between two renames; what a restart then does is tested above
-    after = target.read_bytes()
-    assert set(seen) <= {before, after}
-    assert absences < 0.01 * len(seen)
-    assert before in seen
-    assert Manifest.load(target.parent).image_size == 40
-
-
-def test_a_second_conversion_of_the_same_organ_is_kept_out(images: Path, tmp_path: Path) -> None:
-    (tmp_path / "tf").mkdir()
-    with (tmp_path / "tf" / ".gland.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert "another process" in convert(images, tmp_path / "tf", code=cli.EXIT_REQUEST)
-    convert(images, tmp_path / "tf")
-
-
 def test_a_duplicate_ties_two_slides_together(images: Path, tmp_path: Path) -> None:
     organ = images / "gland" / "red"
     shutil.copy(organ / "S200_0.png", organ / "S207_9.png")
@@ -365,60 +145,6 @@ def test_a_duplicate_ties_two_slides_together(images: Path, tmp_path: Path) -> N
     groups = {r.id: r.group for split in manifest.splits for r in read_all(folder, manifest, split)}
     assert groups["red/S200_1.png"] == groups["red/S207_1.png"] == "S200"
     assert manifest.grouping.groups == 23
-
-
-def test_a_shard_that_rots_before_sealing_is_written_again(images: Path, tmp_path: Path) -> None:
-    work, settings = tmp_path / "tf/.gland.partial", Settings(image_size=32)
-    rows = inspect(images / "gland", discover(images / "gland"), work=work / "inspect", workers=1)
-    plan = make_plan(rows, organ="gland", settings=settings, rule=parse_rule("auto"))
-    shard = work / "dataset" / write_shards(plan, images / "gland", work=work, settings=settings, workers=1)[0].path
-    data = bytearray(shard.read_bytes())
-    data[50] ^= 1
-    shard.write_bytes(data)
-    assert "does not hold what was written" in convert(images, tmp_path / "tf", code=cli.EXIT_FAULT)
-    convert(images, tmp_path / "tf")
-    assert verify(tmp_path / "tf" / "gland", workers=1) == []
-
-
-def test_shards_of_other_flags_are_not_taken_for_these(images: Path, tmp_path: Path) -> None:
-    work, settings = tmp_path / "tf/.gland.partial", Settings(image_size=32)
-    rows = inspect(images / "gland", discover(images / "gland"), work=work / "inspect", workers=1)
-    plan = make_plan(rows, organ="gland", settings=settings, rule=parse_rule("auto"))
-    write_shards(plan, images / "gland", work=work, settings=settings, workers=1)
-    convert(images, tmp_path / "tf", "--image_size=40")
-    convert(images, tmp_path / "whole", "--image_size=40")
-    assert contents(tmp_path / "tf" / "gland") == contents(tmp_path / "whole" / "gland")
-
-
-def test_an_image_changed_after_inspection_is_inspected_again(images: Path, tmp_path: Path) -> None:
-    """Even if size and time of modification are those of before."""
-    image = images / "gland" / "red" / "S200_0.png"
-    data, times = image.read_bytes(), image.stat()
-    image.write_bytes(data[:-1] + b"?")
-    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
-    inspect(images / "gland", discover(images / "gland"), work=tmp_path / "tf/.gland.partial/inspect", workers=1)
-    image.write_bytes(data)
-    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
-    convert(images, tmp_path / "tf")
-    assert Manifest.load(tmp_path / "tf" / "gland").counts.quarantined == 0
-
-
-def test_a_killed_parent_takes_its_workers_with_it(images: Path, tmp_path: Path) -> None:
-    make_images(images / "gland", slides=60, tiles=6, size=200)
-    command = [sys.executable, "-m", "data_pipeline", "--organ=gland", f"--images={images}", "--workers=2"]
-    process = subprocess.Popen([*command, f"--tfrecords={tmp_path / 'tf'}"], cwd=ROOT, stderr=subprocess.DEVNULL)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    chunks = tmp_path / "tf/.gland.partial/inspect"
-    while not any(chunks.glob("*.jsonl")) and process.poll() is None:
-        time.sleep(0.01)
-    workers = children.read_text().split()
-    process.kill()
-    process.wait()
-    deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert workers
-    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
 
 
 def test_odd_files_and_folders_end_no_run(images: Path, tmp_path: Path) -> None:
@@ -480,16 +206,6 @@ def test_one_organ_in_trouble_keeps_no_other_waiting(images: Path, tmp_path: Pat
     assert done.returncode == cli.EXIT_REQUEST
     assert "bad organ has usable images of 0 diagnoses" in done.stderr
     assert Manifest.load(tmp_path / "tf" / "gland").counts.written == 72
-
-
-def test_verify_misses_no_dataset_of_a_folder(images: Path, tmp_path: Path) -> None:
-    convert(images, tmp_path / "tf")
-    shutil.copytree(tmp_path / "tf" / "gland", tmp_path / "tf" / "other")
-    (tmp_path / "tf" / "other" / "manifest.json").unlink()
-    done = run_module("data_pipeline.verify", tmp_path / "tf")
-    assert done.returncode == cli.EXIT_REQUEST
-    assert "No sealed dataset" in done.stderr
-    assert "nothing is wrong" in done.stdout
 
 
 @pytest.mark.parametrize(
