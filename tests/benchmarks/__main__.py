@@ -99,9 +99,7 @@ def bench_input(dataset: Path, images: Path) -> Row:
         seen = sum(len(next(batches)[0]) for _ in range(3))
         return seen / (time.perf_counter() - started)
 
-    return Row(
-        "input pipeline, seed augmentation, against ImageDataGenerator", "images/s", *in_turns(ours, theirs), True
-    )
+    return Row("input pipeline, seed augmentation, against ImageDataGenerator", "images/s", *in_turns(ours, theirs))
 
 
 def bench_conversion(images: Path, claim: str, size_px: int) -> Row:
