@@ -59,9 +59,6 @@ def train_organ(config: TrainConfig, strategy: tf.distribute.Strategy, stop: Sto
     folder = _run_folder(config, manifest)
     chief = cluster.is_chief(strategy)
     open_run(folder, config, dataset=manifest.fingerprint, chief=chief)
-    if is_finished(folder):
-        _say(f"{config.organ}: this run is finished already")
-        return folder / report.FILE_NAME
     busy = f"The run in {folder} is under way. To fix it: wait for its end, or give another --run."
     with exclusive(folder / ".lock", otherwise=busy) if chief else nullcontext():
         return _train_and_test(config, manifest, folder, strategy, stop, chief=chief)
@@ -168,6 +165,18 @@ def _resolve(config: TrainConfig, manifest: Manifest) -> TrainConfig:
     return replace(config, image_size=size, precision=resolve_precision(config.precision))
 
 
+def _is_finished(config: TrainConfig) -> bool:
+    """Whether there is nothing left to do for this run; if so, say where its report is. Raises `RequestError`."""
+    manifest = Manifest.load(config.dataset_folder)
+    folder = _run_folder(config, manifest)
+    open_run(folder, config, dataset=manifest.fingerprint, chief=False)
+    finished = is_finished(folder)
+    if finished:
+        _say(f"{config.organ}: this run is finished already")
+        print(f"Report: {folder / report.FILE_NAME}", flush=True)
+    return finished
+
+
 def _run_folder(config: TrainConfig, manifest: Manifest) -> Path:
     return config.runs / config.organ / config.run_name(manifest.fingerprint)
 
@@ -201,12 +210,9 @@ def main(argv: Sequence[str]) -> None:
     configs = [config_from_flags(values, organ) for organ in _organs(values.organ, Path(values.tfrecords))]
     # Wrong requests end before TensorFlow computes anything, whichever organ they are about.
     configs = [_resolve(config, Manifest.load(config.dataset_folder)) for config in configs]
-    folders = [_run_folder(config, Manifest.load(config.dataset_folder)) for config in configs]
-    if all(map(is_finished, folders)):  # said before a strategy would wait for workers that have ended long ago
-        for config, folder in zip(configs, folders, strict=True):
-            open_run(folder, config, dataset=Manifest.load(config.dataset_folder).fingerprint, chief=False)
-            _say(f"{config.organ}: this run is finished already")
-            print(f"Report: {folder / report.FILE_NAME}", flush=True)
+    # Before there is a strategy, which would wait for workers that have ended long ago.
+    configs = [config for config in configs if not _is_finished(config)]
+    if not configs:
         return
     stop = StopSignal()
     tf.config.experimental.enable_op_determinism()
