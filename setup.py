@@ -33,6 +33,7 @@ setup(
         "tensorboard",  # TensorFlow asks for it when scalars are written, and does not bring it
         "tensorflow",
         "tensorflow-datasets",
+        "threadpoolctl",
         "tqdm",
         "xxhash",  # identity of decoded pixels, 30 times as fast as SHA-256
     ],
@@ -52,6 +53,6 @@ setup(
             "types-pyyaml",
             "types-tqdm",
         ],
-        "bench": ["psutil", "tabulate"],
+        "bench": ["psutil", "tabulate", "webdataset"],
     },
 )

@@ -7,6 +7,7 @@ A scheduler reads the exit code, so it is part of the contract: `EXIT_REQUEST` i
 `EXIT_PREEMPTED` always is, anything else that isn't zero is a fault.
 """
 
+import errno
 import logging
 import os
 import signal
@@ -23,6 +24,17 @@ EXIT_FAULT = 1
 EXIT_REQUEST = 2
 EXIT_PREEMPTED = 75
 STOPPED = "Stopped by SIGTERM. What is finished is kept: run the same command again to go on from here."
+# Errors of a disk that say enough without a traceback, and what to do about each.
+DISK_TROUBLE = {
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space there, or have the quota raised",
+    errno.EROFS: "have the disk made writable",
+    errno.EIO: "look at the disk and how it is mounted",
+    errno.ESTALE: "have the network disk mounted anew",
+    errno.EACCES: "let this user read and write it",
+    errno.EPERM: "let this user read and write it",
+}
+NO_PERMISSION = (errno.EACCES, errno.EPERM)  # trying again won't help
 _stopped: list[int] = []
 
 
@@ -95,13 +107,21 @@ def _exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> in
         return 130
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else EXIT_FAULT
-    except Exception:
+    except Exception as error:
         if _stopped:  # a library has made an error of its own of the stop
             _say(STOPPED)
             return EXIT_PREEMPTED
+        if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
+            _say(_disk_trouble(error))
+            return EXIT_REQUEST if error.errno in NO_PERMISSION else EXIT_FAULT
         traceback.print_exc()
         return EXIT_FAULT
     return EXIT_DONE
+
+
+def _disk_trouble(error: OSError) -> str:
+    where = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror}{where}. To fix it: {DISK_TROUBLE[error.errno or 0]}, then run the same command again."
 
 
 def _leave(code: int) -> NoReturn:

@@ -1,22 +1,20 @@
 """Which images belong to one slide, smear or patient: the unit that must never lie in two splits. Pure.
 
-    grouping = group_images([("carcinoma/149147848-149147864-003.jpg", "carcinoma"), ...], parse_rule("auto"))
-    grouping.groups["carcinoma/149147848-149147864-003.jpg"]  # → "149147848"
+    grouping = group_images(["carcinoma/149147848-149147864-003.jpg", ...], ["carcinoma", ...], parse_rule("auto"))
+    grouping.groups[0]  # → "149147848"
 
 `auto` takes the first scheme of `naming.py` that fits the names of at least one diagnosis as a whole, so that a class
 prefix such as `BA_101381` is never taken for a patient. Images that no rule ties together are groups of their own.
 """
 
-import csv
-import hashlib
-import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_pipeline.cli import RequestError, invalid_flag
+from data_pipeline.csv_table import read_table
 from data_pipeline.naming import SCHEMES, Scheme
 
 NO_RULE = "none"
@@ -36,19 +34,12 @@ class Rule:
     pattern: re.Pattern[str] | None = None
     table: Mapping[str, str] | None = None
 
-    @property
-    def table_sha256(self) -> str:
-        """Changes with the contents of the table; empty without one."""
-        if self.table is None:
-            return ""
-        return hashlib.sha256(json.dumps(sorted(self.table.items())).encode()).hexdigest()
-
 
 @dataclass(frozen=True, slots=True)
 class GroupedImages:
-    """The outcome: id → group, the rule that gave it, and how many ids it did not fit."""
+    """The outcome: the group of each image in turn, the rule that gave it, and how many images it did not fit."""
 
-    groups: dict[str, str]
+    groups: list[str]
     rule: str
     description: str
     unmatched: int
@@ -62,49 +53,50 @@ def parse_rule(text: str) -> Rule:
     if kind == "regex" and rest:
         return Rule(text, kind, pattern=_compile(text, rest))
     if kind == "csv" and rest:
-        return Rule(text, kind, table=_read_table(text, Path(rest)))
+        return Rule(text, kind, table=read_table("group_by", text, Path(rest), column="group"))
     fix = "for example --group_by=auto, or --group_by='regex:^[^/]+/(?P<group>[^_]+)_'"
     raise invalid_flag("group_by", expected="auto, folder, none, regex:PATTERN or csv:FILE", received=text, fix=fix)
 
 
-def group_images(images: Iterable[tuple[str, str]], rule: Rule) -> GroupedImages:
-    """Group `images`, given as (id, diagnosis) pairs. Raises `RequestError` if a rule that was asked for fits none."""
-    diagnoses = dict(images)
+def group_images(names: Sequence[str], diagnoses: Sequence[str], rule: Rule) -> GroupedImages:
+    """Group images by their `names` (ids). Raises `RequestError` if a rule that was asked for fits none."""
     if rule.kind == "auto":
         for scheme in SCHEMES:
-            found = {name: scheme.find(name) for name in diagnoses}
+            found = [scheme.find(name) for name in names]
             if _is_believable(found, diagnoses, scheme):
-                return _grouped(found, scheme.name, scheme.description)
+                return _grouped(names, found, scheme.name, scheme.description)
     elif rule.kind != NO_RULE:
         find, description = _asked_for(rule)
-        found = {name: find(name) for name in diagnoses}
-        if not any(found.values()):
-            raise _fits_nothing(rule, next(iter(diagnoses), "(there is no image)"))
-        return _grouped(found, rule.text, description)
-    return _grouped(dict.fromkeys(diagnoses, ""), NO_RULE, "no slide or patient is known: each image stands alone")
+        found = [find(name) for name in names]
+        if not any(found):
+            raise _fits_nothing(rule, next(iter(names), "(there is no image)"))
+        return _grouped(names, found, rule.text, description)
+    alone = [""] * len(names)
+    return _grouped(names, alone, NO_RULE, "no slide or patient is known: each image stands alone")
 
 
-def examples(groups: Mapping[str, str]) -> dict[str, str]:
-    """A few ids with their group, spread over the dataset, for a person to check the rule by."""
-    ids = [name for name in sorted(groups) if groups[name] != name] or sorted(groups)
-    step = max(1, len(ids) // EXAMPLES)
-    return {name: groups[name] for name in ids[::step][:EXAMPLES]}
+def examples(named: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """A few of the (id, group) pairs, spread over the dataset, for a person to check the rule by."""
+    telling = sorted(pair for pair in named if pair[0] != pair[1]) or sorted(named)
+    step = max(1, len(telling) // EXAMPLES)
+    return dict(telling[::step][:EXAMPLES])
 
 
-def link(groups: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """`groups` with the groups of each pair of ids joined; a joined group takes its smallest member's name."""
-    parent = {group: group for group in groups.values()}
+def link(groups: Sequence[str], pairs: Iterable[tuple[int, int]]) -> list[str]:
+    """`groups` with those of each pair of positions joined; a joined group takes its smallest member's name."""
+    parent: dict[str, str] = {}
 
     def root(group: str) -> str:
-        while parent[group] != group:
-            parent[group] = parent[parent[group]]
-            group = parent[group]
+        above = parent.get(group, group)
+        while above != group:
+            parent[group] = parent.get(above, above)
+            group, above = above, parent.get(above, above)
         return group
 
     for left, right in pairs:
         low, high = sorted((root(groups[left]), root(groups[right])))
         parent[high] = low
-    return {name: root(group) for name, group in groups.items()}
+    return [root(group) if group in parent else group for group in groups]
 
 
 def _asked_for(rule: Rule) -> tuple[Callable[[str], str], str]:
@@ -118,16 +110,18 @@ def _asked_for(rule: Rule) -> tuple[Callable[[str], str], str]:
     return lambda name: "/".join(name.split("/")[1:-1]), "the folders below the diagnosis"
 
 
-def _grouped(found: dict[str, str], rule: str, description: str) -> GroupedImages:
-    groups = {name: group or name for name, group in found.items()}
-    return GroupedImages(groups, rule, description, sum(not group for group in found.values()))
+def _grouped(names: Sequence[str], found: Sequence[str], rule: str, description: str) -> GroupedImages:
+    groups = [group or name for name, group in zip(names, found, strict=True)]
+    return GroupedImages(groups, rule, description, sum(not group for group in found))
 
 
-def _is_believable(found: Mapping[str, str], diagnoses: Mapping[str, str], scheme: Scheme) -> bool:
+def _is_believable(found: Sequence[str], diagnoses: Sequence[str], scheme: Scheme) -> bool:
     """Does a scheme fit a diagnosis as a whole, tie images together, and into more than a few piles?"""
+    if not any(found):
+        return False
     by_diagnosis: dict[str, list[str]] = defaultdict(list)
-    for name, group in found.items():
-        by_diagnosis[diagnoses[name]].append(group)
+    for group, diagnosis in zip(found, diagnoses, strict=True):
+        by_diagnosis[diagnosis].append(group)
     share = SPECIFIC_SHARE if scheme.specific else GENERAL_SHARE
     fitting = [
         [group for group in groups if group]
@@ -159,23 +153,3 @@ def _compile(text: str, pattern: str) -> re.Pattern[str]:
         fix = "put the slide's or patient's part in parentheses: (?P<group>…)"
         raise invalid_flag("group_by", expected="a pattern with a group", received=text, fix=fix)
     return compiled
-
-
-def _read_table(text: str, path: Path) -> dict[str, str]:
-    expected = "csv:FILE, a table with the columns path (DIAGNOSIS/FILE) and group"
-    table: dict[str, str] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or ()
-            if not {"path", "group"} <= set(columns):
-                fix = f"name the columns path and group; found {', '.join(columns) or '(none)'}"
-                raise invalid_flag("group_by", expected=expected, received=text, fix=fix)
-            for row in reader:
-                name, group = (row["path"] or "").replace("\\", "/"), row["group"] or ""
-                if table.setdefault(name, group) != group:
-                    fix = f"{name!r} is in groups {table[name]!r} and {group!r}: leave one"
-                    raise invalid_flag("group_by", expected="one group for a path", received=text, fix=fix)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise invalid_flag("group_by", expected=expected, received=text, fix=f"check the file: {error}") from None
-    return table

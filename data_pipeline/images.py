@@ -1,31 +1,52 @@
 """One image file's bytes → pixels → the bytes that are stored. Pure: no path, no flag.
 
     image = decode(data)                      # raises ImageRefusedError with a reason a person understands
-    stored = encode_for_training(data, size_px=256)
+    prepared = prepare(data, size_px=256)     # the same, and the form in which it is stored
 
 Decoding is always of the whole file: `Image.verify()` accepts a JPEG that is cut in half.
 """
 
 import io
-import struct
+import re
 import warnings
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from data_pipeline.image_checks import JPEGS, drawn, is_plain, missing_data
 
 MAX_PIXELS = 100_000_000
+THUMBNAIL_PX = 64
 EXIF_ORIENTATION = 0x0112
+# What sets a picture of that orientation upright.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = (5, 6, 7, 8)
 # Formats Pillow decodes by itself. Others it would hand to programs outside, or guess from next to nothing.
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "JPEG2000", "PPM")
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# Modes of files that TensorFlow decodes to the same 8-bit RGB picture (JPEG decoders differ in rounding alone).
-PLAIN_MODES = {"JPEG": ("RGB", "L"), "PNG": ("RGB", "L")}
 WHITE = (255, 255, 255)
+SEVERAL_PAGES = ", several pages"
+DEEP = ";16"  # ends the mode of a file of 16 bits per channel
+# (more than this many times the stored size, decode a JPEG at one part in so many of its own). Against decoding all of
+# it, on lung tissue and blood cells: one in 2 takes half the CPU time; from 2 to 4 times the mean differs by 0.4 to 1.4
+# grey levels and the mean gradient by 0 to -4 %, where storing at quality 95 alone moves 1.2 to 2.3 levels. One in 4 at
+# 4 times would move 2.7 levels and sharpen by 19 %, as nothing is left to average; at 10 times it moves 0.5, -2 %.
+FRACTIONS = ((24, 8), (10, 4), (2, 2))
+TIFF_BITS, TIFF_DESCRIPTION, TIFF_MAXIMA = 258, 270, (281, 341)
+OME_BITS = re.compile(r'\bSignificantBits="(\d+)"')
 
 Encoding = Literal["jpeg", "png"]
 
@@ -39,24 +60,102 @@ class DecodedImage:
     """`pixels` is `[height, width, 3] uint8`; `plain` says that the file can be stored as it is."""
 
     pixels: NDArray[np.uint8]
+    plain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """An image as it is stored. `width` and `height` are those of the upright original, in pixels.
+
+    `kept` says that it is stored byte for byte. `likeness` is equal for equal pixels of originals of equal size, and
+    for hardly any others: `identity` tells. `thumbnail` is the green channel of what is stored, where stain shows best,
+    `[THUMBNAIL_PX, THUMBNAIL_PX] uint8`.
+    `format` and `mode` are Pillow's names, with `SEVERAL_PAGES` and `DEEP` at their ends where that is so.
+    """
+
+    stored: bytes
+    kept: bool
+    likeness: bytes
+    thumbnail: NDArray[np.uint8]
+    width: int
+    height: int
     format: str
     mode: str
-    plain: bool
 
 
 def decode(data: bytes) -> DecodedImage:
     """Decode any image file to upright 8-bit RGB. Raises `ImageRefusedError`."""
-    picture = _load(data, draft_px=None)
-    source_format, source_mode = picture.format or "", picture.mode
-    plain = source_mode in PLAIN_MODES.get(source_format, ()) and _is_upright(picture)
-    plain = plain and "transparency" not in picture.info and getattr(picture, "n_frames", 1) == 1
-    return DecodedImage(np.asarray(_to_rgb(picture)), source_format, source_mode, plain)
+    with _refusing():
+        picture = _open(data)
+        mode = _mode(picture)
+        _load(picture, data)
+        turn = _orientation(picture)
+        return DecodedImage(
+            np.asarray(_upright(_to_rgb(picture), turn)), is_plain(picture, data, mode=mode, orientation=turn)
+        )
 
 
-def pixel_hash(pixels: NDArray[np.uint8]) -> str:
-    """Equal for equal pixels, whatever the file format: XXH3 of 128 bits over shape and pixels."""
-    shape = np.asarray(pixels.shape, dtype="<i8").tobytes()
-    return xxhash.xxh3_128_hexdigest(shape + np.ascontiguousarray(pixels).tobytes())
+def prepare(data: bytes, *, size_px: int, encoding: Encoding = "jpeg", quality: int = 95) -> PreparedImage:
+    """Decode `data` once, and bring it into the form that is stored. Raises `ImageRefusedError`.
+
+    A file that fits already is kept byte for byte. Any other is resized to a square of `size_px` and encoded once:
+    bilinear with antialiasing (Pillow widens the filter when it shrinks), ignoring the aspect ratio as
+    `flow_from_directory(target_size=…)` does, and without subsampled chroma, since stain is colour.
+    """
+    with _refusing():
+        picture = _open(data)
+        width, height = full_size = picture.size
+        mode = _mode(picture)
+        fraction = _decode_fraction(picture, size_px)
+        _load(picture, data)
+        turn = _orientation(picture)
+        rgb = _to_rgb(picture)
+        reason = drawn(picture, rgb)
+        if reason:
+            raise ImageRefusedError(reason)
+        if turn in SIDEWAYS:
+            width, height = height, width
+        fits = width == height == size_px and not (encoding == "png" and picture.format == "JPEG")
+        kept = fits and is_plain(picture, data, mode=mode, orientation=turn)
+        if kept:
+            small, stored = rgb, data
+        else:
+            small = _square(rgb, turn, size_px, in_use=(full_size[0] / fraction, full_size[1] / fraction))
+            stored = _encode(small, encoding, quality)
+        shown = thumbnail(small)
+        likeness = pixel_hash(shown, of_size=(width, height))
+        return PreparedImage(stored, kept, likeness, shown, width, height, _format(picture), mode)
+
+
+def identity(stored: bytes, *, kept: bool, encoding: Encoding, quality: int) -> bytes:
+    """16 bytes that are equal for prepared images of equal pixels, whether they were encoded by us or kept.
+
+    To hash all pixels of every image would cost a tenth of its decoding; so only those of equal `likeness` are asked.
+    """
+    if kept:
+        with _refusing():
+            picture = _open(stored)
+            _load(picture, stored)
+            stored = _encode(_to_rgb(picture), encoding, quality)
+    return xxhash.xxh3_128_digest(stored)
+
+
+def pixel_hash(pixels: NDArray[np.uint8], *, of_size: tuple[int, int] = (0, 0)) -> bytes:
+    """16 bytes that are equal for equal pixels of originals of equal size: XXH3 of 128 bits."""
+    digest = xxhash.xxh3_128(np.asarray([*pixels.shape, *of_size], dtype="<i8").tobytes())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()
+
+
+def thumbnail(picture: Image.Image) -> NDArray[np.uint8]:
+    """The green channel of an RGB picture, box-filtered to `[THUMBNAIL_PX, THUMBNAIL_PX] uint8`."""
+    green = picture.getchannel("G")
+    factor = min(green.size) // THUMBNAIL_PX
+    if factor > 1:
+        green = green.reduce(factor)
+    if green.size != (THUMBNAIL_PX, THUMBNAIL_PX):
+        green = green.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
+    return np.asarray(green)
 
 
 def as_png(pixels: NDArray[np.uint8]) -> bytes:
@@ -66,100 +165,138 @@ def as_png(pixels: NDArray[np.uint8]) -> bytes:
     return out.getvalue()
 
 
-def fits(width: int, height: int, format: str, *, size_px: int, encoding: Encoding) -> bool:
-    """Whether a plain image file is stored as it is: of the right size, and not lossy where lossless is asked for."""
-    return width == height == size_px and not (encoding == "png" and format == "JPEG")
-
-
-def encode_for_training(data: bytes, *, size_px: int, encoding: Encoding = "jpeg", quality: int = 95) -> bytes:
-    """The image in `data`, resized to a square of `size_px` and encoded once.
-
-    Resizing is bilinear with antialiasing (Pillow widens the filter when it shrinks) and ignores the aspect ratio, as
-    `flow_from_directory(target_size=…)` does. Chroma isn't subsampled: stain is colour.
-    """
-    resized = _to_rgb(_load(data, draft_px=2 * size_px)).resize((size_px, size_px), Image.Resampling.BILINEAR)
+def _encode(picture: Image.Image, encoding: Encoding, quality: int) -> bytes:
     out = io.BytesIO()
+    picture.info = {}  # or Pillow would write comments and profiles of the original too: equal pixels, equal bytes
     if encoding == "png":
-        resized.save(out, "PNG")
+        picture.save(out, "PNG")
     else:
-        resized.save(out, "JPEG", quality=quality, subsampling=0)
+        picture.save(out, "JPEG", quality=quality, subsampling=0)
     return out.getvalue()
 
 
-def _load(data: bytes, *, draft_px: int | None) -> Image.Image:
-    """The picture, all its pixels read. A JPEG much larger than `draft_px` is decoded at a fraction of its size."""
-    if not data:
-        raise ImageRefusedError("empty file")
-    if data.startswith(b"version https://git-lfs"):
-        raise ImageRefusedError("a Git LFS pointer, not the image itself: run `git lfs pull`")
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Any trouble inside is `ImageRefusedError`: Pillow's decoders raise nearly anything on damaged input."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            picture = Image.open(io.BytesIO(data), formats=FORMATS)
-            width, height = picture.size
-            if width * height > MAX_PIXELS:
-                raise ImageRefusedError(f"{width} × {height} pixels: too large for one image, cut it into tiles")
-            if draft_px is not None and picture.format == "JPEG":
-                picture.draft(None, (draft_px, draft_px))
-            picture.load()
-            if picture.format == "PNG":
-                _check_png(data)
+        with warnings.catch_warnings(action="ignore"):
+            yield
     except ImageRefusedError:
         raise
     except UnidentifiedImageError:
         raise ImageRefusedError("not an image in any known format") from None
     except Image.DecompressionBombError:
         raise ImageRefusedError("too large for one image, cut it into tiles") from None
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged input
-        raise ImageRefusedError(f"damaged: {_reason(error)}") from error
+    except MemoryError as error:
+        raise ImageRefusedError("can't be read: it takes more memory to decode than there is") from error
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+        raise ImageRefusedError(f"damaged: {reason}") from error
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    """The picture's head, read and found sensible."""
+    if not data:
+        raise ImageRefusedError("empty file")
+    if data.startswith(b"version https://git-lfs"):
+        raise ImageRefusedError("a Git LFS pointer, not the image itself: run `git lfs pull`")
+    picture = Image.open(io.BytesIO(data), formats=FORMATS)
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise ImageRefusedError(f"{width} × {height} pixels: too large for one image, cut it into tiles")
     return picture
 
 
-def _check_png(data: bytes) -> None:
-    """Raise `ImageRefusedError` unless every chunk's checksum is right and the end is there, which Pillow lets pass."""
-    position = len(PNG_SIGNATURE)
-    while position + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, position)
-        end = position + 12 + length
-        kind = data[position + 4 : position + 8]
-        if end > len(data) or zlib.crc32(data[position + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
-            raise ImageRefusedError(f"damaged: the checksum of a PNG chunk ({kind!r}) doesn't match")
-        if kind == b"IEND":
-            return
-        position = end
-    raise ImageRefusedError("damaged: the end of the PNG file is missing")
+def _decode_fraction(picture: Image.Image, size_px: int) -> int:
+    """Have a JPEG decoded at one part in so many of its width and height, by `FRACTIONS`."""
+    if picture.format in JPEGS:
+        for times, fraction in FRACTIONS:
+            if min(picture.size) > times * size_px:
+                picture.draft(None, (picture.width // fraction, picture.height // fraction))
+                return fraction
+    return 1
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+def _load(picture: Image.Image, data: bytes) -> Image.Image:
+    """`picture` with all its pixels read, and found to be all there."""
+    picture.load()
+    reason = missing_data(picture, data)
+    if reason:
+        raise ImageRefusedError(reason)
+    return picture
 
 
-def _is_upright(picture: Image.Image) -> bool:
-    return bool(picture.getexif().get(EXIF_ORIENTATION, 1) == 1)
+def _orientation(picture: Image.Image) -> int:
+    """That of a picture which is loaded: Pillow turns a TIFF by itself then, and forgets that it had to."""
+    try:
+        return int(picture.getexif().get(EXIF_ORIENTATION, 1))
+    except Exception:  # damaged metadata says nothing about the pixels
+        return 1
+
+
+def _upright(picture: Image.Image, orientation: int) -> Image.Image:
+    turn = TURNS.get(orientation)
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _square(picture: Image.Image, orientation: int, size_px: int, *, in_use: tuple[float, float]) -> Image.Image:
+    """`picture` upright and resized. A fraction of a width is decoded to whole pixels, of which `in_use` has a part."""
+    if in_use == picture.size:
+        return _upright(picture, orientation).resize((size_px, size_px), Image.Resampling.BILINEAR)
+    return _upright(picture.resize((size_px, size_px), Image.Resampling.BILINEAR, (0, 0, *in_use)), orientation)
+
+
+def _format(picture: Image.Image) -> str:
+    if picture.format in JPEGS:
+        return "JPEG"
+    try:
+        several = bool(getattr(picture, "is_animated", False))
+    except Exception:  # only the first page is used, and that was read
+        several = False
+    return (picture.format or "") + SEVERAL_PAGES * several
+
+
+def _mode(picture: ImageFile.ImageFile) -> str:
+    """That of a picture which isn't loaded yet: then Pillow still knows how many bits it will drop."""
+    deep = picture.format not in JPEGS and any(DEEP in str(tile.args) for tile in picture.tile)
+    return picture.mode + DEEP if deep and DEEP not in picture.mode else picture.mode
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    """8-bit RGB, upright, transparency laid on white as a slide is seen."""
+    """8-bit RGB, transparency laid on white as a slide is seen."""
+    if picture.mode == "RGB" and "transparency" not in picture.info:
+        return picture
+    if picture.mode.startswith(("I", "F")):
+        return Image.fromarray(_eight_bits(np.asarray(picture), _bits(picture)), "L").convert("RGB")
     try:
-        if picture.mode.startswith(("I", "F")):
-            return Image.fromarray(_eight_bits(np.asarray(picture)), "L").convert("RGB")
         if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
             layer = picture.convert("RGBA")
             picture = Image.alpha_composite(Image.new("RGBA", layer.size, (*WHITE, 255)), layer)
-        if not _is_upright(picture):
-            picture = ImageOps.exif_transpose(picture)
         return picture.convert("RGB")
-    except ImageRefusedError:
-        raise
-    except Exception as error:
-        raise ImageRefusedError(f"colours can't be converted from mode {picture.mode}: {_reason(error)}") from error
+    except ValueError as error:
+        raise ImageRefusedError(f"colours can't be converted from mode {picture.mode}: {error}") from error
 
 
-def _eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """16-bit grey to 8-bit by its full range, never by the range one image happens to use."""
+def _bits(picture: Image.Image) -> int:
+    """How many bits of each pixel the camera fills, if a TIFF says so; else 16.
+
+    By the letter a TIFF's maximum is that of its pixels, by which no brightness may be scaled; where it is 4095, it
+    means 12 bits. PNG's sBIT is nothing of the kind: its pixels are scaled to 16 bits already.
+    """
+    tags = getattr(picture, "tag_v2", {})
+    said = OME_BITS.search(str(tags.get(TIFF_DESCRIPTION, "")))
+    bits = {int(said[1]) if said else 0, tags.get(TIFF_BITS, (16,))[0]}
+    maxima = {tags.get(tag, (0,))[0] for tag in TIFF_MAXIMA}
+    return next((fewer for fewer in range(9, 16) if fewer in bits or (1 << fewer) - 1 in maxima), 16)
+
+
+def _eight_bits(values: NDArray[np.generic], bits: int) -> NDArray[np.uint8]:
+    """Grey to 8 bits by the full range of `bits`, never by the range one image happens to use."""
     if values.dtype.kind == "f":
         raise ImageRefusedError("floating-point pixels without a known range")
     wide = values.astype(np.int64)
     if wide.min() < 0 or wide.max() > 65535:
-        raise ImageRefusedError("more than 16 bits per pixel")
-    return np.asarray((wide + 128) // 257, dtype=np.uint8)
+        raise ImageRefusedError("more than 16 bits per pixel, or negative ones")
+    top = (1 << bits) - 1
+    top = 65535 if wide.max() > top else top  # then it was said in error
+    return np.asarray((wide * 255 + top // 2) // top, dtype=np.uint8)

@@ -1,142 +1,206 @@
-"""Stage 1: look at every file once and write down what it is.
+"""Stage 1: read and decode every file once, and write down what it is, beside the bytes that will be stored.
 
-    rows = inspect(folder, files, work=Path("cervix.partial/inspect"), workers=2)
+    chunks = plan_chunks(source, settings)
+    inspect(source, chunks, work=Path("cervix.partial/inspect"), settings=settings, workers=2)
 
-Files are taken in chunks; a finished chunk is kept under a name derived from the files' names, sizes and times, so
-that an interrupted run goes on after the last whole chunk.
+Files are taken in chunks (`spool.py`), each kept under a name derived from its files' names, sizes and times and from
+how images are stored. So a chunk that exists is a chunk that is done, whoever made it, and a run that was interrupted
+goes on after its last whole chunk.
 """
 
 import hashlib
-import json
-import stat
 import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 
-from data_pipeline.discover import SourceFile, is_system_name
-from data_pipeline.images import ImageRefusedError, decode, pixel_hash
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline.images import THUMBNAIL_PX, ImageRefusedError, PreparedImage, prepare
+from data_pipeline.near_moments import fingerprints
 from data_pipeline.parallel import in_processes
-from data_pipeline.storage import write_atomic
+from data_pipeline.settings import Settings
+from data_pipeline.sources import FileContents, Source, SourceFile, is_system_name
+from data_pipeline.spool import SUFFIX, InspectionRow, checksum, read_chunk, write_chunk
 
 CHUNK_FILES = 64
-ROW_VERSION = 1  # raise it when a row's meaning changes: older chunks are then read no more
-MAX_FILE_BYTES = 1 << 30
+# Of a source that this process reads for all, whole chunks of files wait in memory.
+SEQUENTIAL_CHUNK_FILES = 16
+CHUNK_VERSION = 2  # raise it when a chunk's meaning changes: older ones are then read no more
 UNREADABLE = "can't be read"
 UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode categories: control, surrogate, line and paragraph ends
 
 
 @dataclass(frozen=True, slots=True)
-class InspectionRow:
-    """What a file is. `reason` is empty for a usable image and says otherwise why it is refused.
+class ChunkTask:
+    """Files to be inspected together, and the name of the chunk they make."""
 
-    `plain` says that any decoder turns the file itself into the pixels that were hashed.
-    """
+    name: str
+    files: tuple[SourceFile, ...]
+
+    @property
+    def file_name(self) -> str:
+        return self.name + SUFFIX
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """A file that was looked at: `image` is None and `reason` says why, or the other way round."""
 
     id: str
-    diagnosis: str
     sha256: str
-    reason: str = ""
-    pixel_hash: str = ""
-    width: int = 0
-    height: int = 0
-    format: str = ""
-    mode: str = ""
-    plain: bool = False
+    reason: str
+    image: PreparedImage | None
 
 
-def inspect(folder: Path, files: Sequence[SourceFile], *, work: Path, workers: int) -> list[InspectionRow]:
-    """A row for each of `files`, in their order. Never fails because of one file."""
-    chunks = [files[start : start + CHUNK_FILES] for start in range(0, len(files), CHUNK_FILES)]
-    look = partial(_inspect_chunk, folder, work)
-    found = in_processes(look, chunks, workers=workers, title="inspect", size=len)
-    return [row for rows in found for row in rows]
+def plan_chunks(source: Source, files: Sequence[SourceFile], settings: Settings) -> list[ChunkTask]:
+    """`files` of `source`, cut into chunks in their order."""
+    size = SEQUENTIAL_CHUNK_FILES if source.sequential else CHUNK_FILES
+    parts = (tuple(files[start : start + size]) for start in range(0, len(files), size))
+    return [ChunkTask(_chunk_name(source, part, settings), part) for part in parts]
 
 
-def inspect_file(folder: Path, file: SourceFile) -> InspectionRow:
-    """Read, hash and fully decode one file."""
-    data, reason = _read(folder / file.id)
-    if data is None:
-        return InspectionRow(file.id, file.diagnosis, "", reason=reason)
-    digest = hashlib.sha256(data).hexdigest()
-    reason = _refused_by_name(file)
-    if reason:
-        return InspectionRow(file.id, file.diagnosis, digest, reason=reason)
-    try:
-        image = decode(data)
-    except ImageRefusedError as error:
-        return InspectionRow(file.id, file.diagnosis, digest, reason=str(error))
-    height, width, _ = image.pixels.shape
-    identity = pixel_hash(image.pixels)
-    return InspectionRow(
-        file.id, file.diagnosis, digest, "", identity, width, height, image.format, image.mode, image.plain
+def inspect(source: Source, chunks: Sequence[ChunkTask], *, work: Path, settings: Settings, workers: int) -> None:
+    """Make those of `chunks` that aren't there yet. Never fails because of one file."""
+    todo = [chunk for chunk in chunks if not _is_done(work / chunk.file_name)]
+    look = partial(_inspect_chunk, source=source, work=work, settings=settings)
+    # A sequential source is read here, by the one process that may, while others decode.
+    tasks = _read_on(source, todo) if source.sequential else ((chunk, None) for chunk in todo)
+    done = in_processes(
+        look,
+        tasks,
+        count=len(todo),
+        workers=workers,
+        title="inspect",
+        total=sum(len(chunk.files) for chunk in todo),
+        size=lambda task: len(task[0].files),
     )
+    for _ in done:
+        pass
 
 
-def inputs_sha256(folder: Path, files: Sequence[SourceFile], *, workers: int) -> str:
+def inputs_sha256(source: Source, files: Sequence[SourceFile], *, workers: int) -> str:
     """One hash over every input's name and contents: equal if and only if nothing changed."""
-    chunks = [files[start : start + 1024] for start in range(0, len(files), 1024)]
-    hashes = in_processes(partial(_hash_chunk, folder), chunks, workers=workers, title="compare", size=len)
-    return combine_sha256((file.id for file in files), (digest for chunk in hashes for digest in chunk))
+    parts = [tuple(files[start : start + 1024]) for start in range(0, len(files), 1024)]
+    if source.sequential:
+        workers, parts = 1, [tuple(files)]
+    found = in_processes(
+        partial(_hash_files, source),
+        parts,
+        count=len(parts),
+        workers=workers,
+        title="compare",
+        total=len(files),
+        size=len,
+    )
+    digests = [digest for part in found for digest in part]
+    by_id = sorted(zip((file.id for file in files), digests, strict=True))
+    return combine_sha256(by_id)
 
 
-def combine_sha256(ids: Iterable[str], digests: Iterable[str]) -> str:
-    """The hash `inputs_sha256` gives for these files with contents of these SHA-256."""
+def combine_sha256(named: Iterable[tuple[str, str]]) -> str:
+    """The hash `inputs_sha256` gives for these (id, SHA-256 of the contents), in the order of their ids."""
     total = hashlib.sha256()
-    for name, digest in zip(ids, digests, strict=True):
+    for name, digest in named:
         total.update(f"{digest}\0{name}\n".encode(errors="surrogateescape"))
     return total.hexdigest()
 
 
-def _read(path: Path) -> tuple[bytes | None, str]:
-    """A file's bytes, or None and the reason why it isn't read."""
+def inspect_file(file: SourceFile, contents: FileContents, settings: Settings) -> Inspected:
+    """Hash and fully decode one file."""
+    if contents.data is None:
+        return Inspected(file.id, "", contents.reason, None)
+    digest = hashlib.sha256(contents.data).hexdigest()
+    reason = refused_by_name(file)
+    if reason:
+        return Inspected(file.id, digest, reason, None)
+    size_px, encoding, quality = settings.stored_as
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            return None, "not a regular file"
-        if status.st_size > MAX_FILE_BYTES:
-            return None, f"{status.st_size / 2**30:.1f} GiB: too large for one image, cut it into tiles"
-        return path.read_bytes(), ""
-    except OSError as error:
-        return None, f"{UNREADABLE}: {error.strerror}"
+        image = prepare(contents.data, size_px=size_px, encoding=encoding, quality=quality)
+    except ImageRefusedError as error:
+        return Inspected(file.id, digest, str(error), None)
+    return Inspected(file.id, digest, "", image)
 
 
-def _refused_by_name(file: SourceFile) -> str:
+def refused_by_name(file: SourceFile) -> str:
+    """Why a file of that name is no image of ours; empty if it may be one."""
     if any(is_system_name(part) for part in file.id.split("/")):
         return "hidden or system file"
     if not file.diagnosis:
         return "not inside a diagnosis folder"
-    if any(unicodedata.category(character) in UNPRINTABLE for character in file.id):
+    if not file.id.isprintable() and any(unicodedata.category(character) in UNPRINTABLE for character in file.id):
         return "the name holds characters that can't be printed: rename the file"
     return ""
 
 
-def _hash_chunk(folder: Path, files: Sequence[SourceFile]) -> list[str]:
-    contents = (_read(folder / file.id)[0] for file in files)
+def _read_on(source: Source, todo: Sequence[ChunkTask]) -> Iterator[tuple[ChunkTask, list[FileContents] | None]]:
+    contents = source.read([file for chunk in todo for file in chunk.files])
+    for chunk in todo:
+        yield chunk, [next(contents) for _ in chunk.files]
+
+
+def _inspect_chunk(
+    task: tuple[ChunkTask, list[FileContents] | None], *, source: Source, work: Path, settings: Settings
+) -> None:
+    chunk, contents = task
+    pairs = zip(chunk.files, contents or source.read(chunk.files), strict=True)
+    found = [inspect_file(file, content, settings) for file, content in pairs]
+    blank = np.zeros((THUMBNAIL_PX, THUMBNAIL_PX), dtype=np.uint8)
+    thumbnails = np.stack([one.image.thumbnail if one.image else blank for one in found])
+    contrast = _contrast(thumbnails).round(1).tolist()
+    images = [one.image.stored if one.image else b"" for one in found]
+    starts = accumulate(map(len, images), initial=0)
+    rows = [_row(one, start, level) for one, start, level in zip(found, starts, contrast, strict=False)]
+    write_chunk(work / chunk.file_name, rows, images, fingerprints(thumbnails))
+
+
+def _contrast(thumbnails: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """`[n, h, w]` → `[n]`: standard deviations, from sums of whole numbers, which are the same on any machine."""
+    pixels = thumbnails.reshape(len(thumbnails), -1).astype(np.int32)
+    mean = pixels.sum(axis=1) / pixels.shape[1]
+    mean_square = np.einsum("np,np->n", pixels, pixels) / pixels.shape[1]
+    return np.asarray(np.sqrt(np.maximum(mean_square - mean**2, 0)))
+
+
+def _row(found: Inspected, start: int, contrast: float) -> InspectionRow:
+    image = found.image
+    if image is None:
+        return InspectionRow(found.id, found.sha256, found.reason)
+    return InspectionRow(
+        id=found.id,
+        sha256=found.sha256,
+        likeness=image.likeness.hex(),
+        kept=image.kept,
+        width=image.width,
+        height=image.height,
+        format=image.format,
+        mode=image.mode,
+        contrast=contrast,
+        start=start,
+        bytes=len(image.stored),
+        crc32c=checksum(image.stored),
+    )
+
+
+def _is_done(path: Path) -> bool:
+    """Whether a chunk is there. One with a file that couldn't be read is made again: it may be readable by now."""
+    if not path.exists():
+        return False
+    chunk = read_chunk(path)
+    return chunk is not None and not any(str(reason).startswith(UNREADABLE) for reason in chunk.columns["reason"])
+
+
+def _hash_files(source: Source, files: Sequence[SourceFile]) -> list[str]:
+    contents = (found.data for found in source.read(files))
     return ["" if data is None else hashlib.sha256(data).hexdigest() for data in contents]
 
 
-def _inspect_chunk(folder: Path, work: Path, files: Sequence[SourceFile]) -> list[InspectionRow]:
-    finished = work / f"{_chunk_name(folder, files)}.jsonl"
-    if finished.exists():
-        return [InspectionRow(**json.loads(line)) for line in finished.read_text().splitlines()]
-    rows = [inspect_file(folder, file) for file in files]
-    if any(row.reason.startswith(UNREADABLE) for row in rows):
-        return rows  # it may be readable the next time
-    write_atomic(finished, "".join(json.dumps(asdict(row)) + "\n" for row in rows).encode())
-    return rows
-
-
-def _chunk_name(folder: Path, files: Sequence[SourceFile]) -> str:
+def _chunk_name(source: Source, files: Sequence[SourceFile], settings: Settings) -> str:
     """Changes with any file's name, size or time of change, so that a stale chunk is never taken for this one."""
-    key = hashlib.sha256(f"rows {ROW_VERSION}\n".encode())
+    key = hashlib.sha256(f"chunk {CHUNK_VERSION} {settings.stored_as}\n".encode())
     for file in files:
-        try:
-            status = (folder / file.id).stat()
-            # The time of change can't be set by a copy that keeps the time of modification.
-            seen = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
-        except OSError as error:
-            seen = f"error {error.errno}"
-        key.update(f"{seen} {file.diagnosis}\0{file.id}\n".encode(errors="surrogateescape"))
+        key.update(f"{source.stamp(file)} {file.diagnosis}\0{file.id}\n".encode(errors="surrogateescape"))
     return key.hexdigest()[:32]

@@ -22,9 +22,10 @@ from data_pipeline.cli import RequestError
 
 FILE_NAME = "manifest.json"
 FORMAT = "cytotrain-dataset"
-VERSION = 1
+VERSION = 2
 SPLITS = ("train", "validation", "test")
 QUARANTINE_NAME = "quarantine.csv"
+NEAR_NAME = "near_duplicates.csv"
 
 
 class DatasetError(RequestError):
@@ -92,6 +93,31 @@ class Grouping:
     examples: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class NearDuplicates:
+    """Images that look alike and were put into one group: `pairs` were found, of `images` images.
+
+    `threshold` is the least similarity of a pair, 0 if none were looked for.
+    """
+
+    threshold: float = 0.0
+    pairs: int = 0
+    images: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OriginalSizes:
+    """How large the written images were before conversion: of how many sizes, and the least and most of each side.
+
+    `commonest` holds some sizes, as text, and how many images are of each. All in pixels.
+    """
+
+    commonest: tuple[tuple[str, int], ...]
+    distinct: int
+    width: tuple[int, int]
+    height: tuple[int, int]
+
+
 @dataclass(frozen=True)
 class Manifest:
     """Everything a reader may rely on. `fingerprint` is the SHA-256 of all the rest."""
@@ -102,6 +128,7 @@ class Manifest:
     counts: Counts
     splits: dict[str, SplitCounts]
     grouping: Grouping
+    near_duplicates: NearDuplicates
     shards: tuple[ShardSeal, ...]
     files: tuple[FileSeal, ...]
     settings: dict[str, Any]
@@ -135,6 +162,7 @@ class Manifest:
                 "counts": Counts(**values["counts"]),
                 "splits": {name: SplitCounts(**split) for name, split in values["splits"].items()},
                 "grouping": Grouping(**values["grouping"]),
+                "near_duplicates": NearDuplicates(**values["near_duplicates"]),
                 "shards": tuple(ShardSeal(**shard) for shard in shards),
                 "files": tuple(FileSeal(**file) for file in values["files"]),
                 "warnings": tuple(values["warnings"]),
@@ -149,14 +177,17 @@ class Manifest:
         """Read the manifest of the dataset in `folder`. Raises `DatasetError`."""
         path = folder / FILE_NAME
         try:
-            text = path.read_text(encoding="utf-8")
+            data = path.read_bytes()
         except OSError as error:
             raise DatasetError(
                 f"No sealed dataset in {folder}: {path.name} can't be read ({error.strerror}). "
                 "To fix it: run `python -m data_pipeline` for this organ, to its end."
             ) from error
         try:
-            return cls.from_json(text)
+            manifest = cls.from_json(data.decode())
+            if manifest.to_json().encode() != data:
+                raise ValueError("it says the same, but not in the bytes that were sealed")
+            return manifest
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DatasetError(
                 f"{path} is damaged: {error}. To fix it: restore the file, or convert again with --overwrite."

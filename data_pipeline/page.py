@@ -37,7 +37,7 @@ class ClassCounts:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """What of the input wasn't written: how many for each (outcome, reason), commonest first, and the first `rows`."""
+    """What of the input wasn't written: how many for each (outcome, reason), commonest first, and some `rows`."""
 
     total: int
     reasons: tuple[tuple[str, str, int], ...]
@@ -52,10 +52,11 @@ def class_counts(manifest: Manifest) -> list[ClassCounts]:
 
 
 def left_out(rows: Sequence[QuarantineRow], *, limit: int) -> LeftOut:
-    """Sum up the rows of `quarantine.csv` and keep the first `limit` of them."""
+    """Sum up the rows of `quarantine.csv` and keep the first `limit` of them, quarantined ones before duplicates."""
     counted = Counter((row.outcome, row.reason) for row in rows)
     reasons = sorted(((*key, count) for key, count in counted.items()), key=lambda reason: (-reason[2], reason[:2]))
-    return LeftOut(total=len(rows), reasons=tuple(reasons), rows=tuple(rows[:limit]))
+    first = sorted(rows, key=lambda row: row.outcome != "quarantined")[:limit]
+    return LeftOut(total=len(rows), reasons=tuple(reasons), rows=tuple(first))
 
 
 def render(package: str, template: str, context: Mapping[str, Any]) -> str:
@@ -108,4 +109,6 @@ def _duration(seconds: float) -> str:
 
 
 def _setting(value: object) -> str:
+    if value == "":
+        return "–"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)

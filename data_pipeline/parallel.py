@@ -12,10 +12,11 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import TypeVar
 
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tqdm import tqdm
 
 Task = TypeVar("Task")
@@ -29,41 +30,54 @@ def available_cpus() -> int:
 
 def in_processes(
     function: Callable[[Task], Result],
-    tasks: Sequence[Task],
+    tasks: Iterable[Task],
     *,
+    count: int,
     workers: int,
     title: str,
     unit: str = "file",
     size: Callable[[Task], int] = lambda task: 1,
+    total: int | None = None,
 ) -> Iterator[Result]:
-    """`function(task)` for each task, in order. `size` says by how many `unit` a task moves the bar.
+    """`function(task)` for each of the `count` tasks, in order. They may be made on the way: few are held at once.
 
-    An exception in a task is raised here; a worker that dies raises `BrokenProcessPool` instead of hanging.
+    `size` says by how many `unit` a task moves the bar, to `total` in the end. An exception in a task is raised here;
+    a worker that dies raises `BrokenProcessPool` instead of hanging.
     """
+    if count == 0:
+        return
     seconds_between = 0.1 if sys.stderr.isatty() else 10.0
-    total = sum(map(size, tasks))
-    with tqdm(total=total, desc=f"{title:>8}", unit=unit, unit_scale=True, mininterval=seconds_between) as bar:
-        for task, result in zip(tasks, _results(function, tasks, workers), strict=True):
-            bar.update(size(task))
+    everything = count if total is None else total
+    with tqdm(total=everything, desc=f"{title:>8}", unit=unit, unit_scale=True, mininterval=seconds_between) as bar:
+        for step, result in _results(function, tasks, size, min(workers, count)):
+            bar.update(step)
             yield result
 
 
-def _results(function: Callable[[Task], Result], tasks: Sequence[Task], workers: int) -> Iterator[Result]:
-    if workers == 1 or len(tasks) <= 1:
-        yield from map(function, tasks)
+def _results(
+    function: Callable[[Task], Result], tasks: Iterable[Task], size: Callable[[Task], int], workers: int
+) -> Iterator[tuple[int, Result]]:
+    if workers <= 1:
+        # Threads of NumPy's matrix products wait by spinning, which here costs more than all else together.
+        with threadpool_limits(limits=1, user_api="blas"):
+            for task in tasks:
+                yield size(task), function(task)
         return
+    # Each worker has a processor: threads of its own would fight for it.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Spawned, not forked: the parent may hold threads (TensorFlow's among them) that don't survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context, initializer=_begin_worker) as pool:
-        waiting: deque[Future[Result]] = deque()
-        upcoming = iter(tasks)
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker) as pool:
+        waiting: deque[tuple[int, Future[Result]]] = deque()
         try:
-            for task in upcoming:
-                waiting.append(pool.submit(function, task))
+            for task in tasks:
+                waiting.append((size(task), pool.submit(function, task)))
                 if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
+                    step, future = waiting.popleft()
+                    yield step, future.result()
             while waiting:
-                yield waiting.popleft().result()
+                step, future = waiting.popleft()
+                yield step, future.result()
         except BaseException:
             # What is under way is written aside and can be thrown away: being asked to stop means now.
             for child in multiprocessing.active_children():

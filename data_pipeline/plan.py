@@ -1,176 +1,252 @@
 """Stage 2: from what the files are to what is written where. Pure, and cheap enough to repeat on every run.
 
-    plan = make_plan(rows, organ="cervix", settings=settings)
+    plan = make_plan(table, organ="cervix", settings=settings, rule=parse_rule("auto"), identify=identify)
 
-Decides label conflicts and duplicates, groups, splits, and the shard and place of every record. Records of a split lie
-in the order of a hash of their id, so that the order on any machine is the same and neighbours aren't of one class.
+Decides label conflicts and duplicates, links near duplicates, groups, splits, and the shard and place of every record.
+Records of a split lie in the order of a hash of their id, so that the order on any machine is the same and neighbours
+aren't of one class.
 """
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline import grouping
+from data_pipeline import doubts, grouping
 from data_pipeline.cli import RequestError
-from data_pipeline.images import Encoding
-from data_pipeline.inspect_stage import InspectionRow
-from data_pipeline.manifest import SPLITS, Counts, Grouping, QuarantineRow, SplitCounts
+from data_pipeline.copies import find_copies
+from data_pipeline.given_splits import NOT_NAMED, splits_of_groups
+from data_pipeline.manifest import (
+    SPLITS,
+    Counts,
+    Grouping,
+    NearDuplicates,
+    OriginalSizes,
+    QuarantineRow,
+    SplitCounts,
+)
+from data_pipeline.near import THRESHOLD, near_duplicates
+from data_pipeline.settings import Settings
 from data_pipeline.splits import Fold, Fractions, split_groups
+from data_pipeline.table import Table
 
 RECORDS_PER_SHARD = 4096
 # Small datasets are cut finer, so that several processes can write and read them.
 SMALL_SHARDS, SMALL_SHARD_RECORDS = 8, 64
-LARGE_GROUP = 0.15
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that decides a dataset's bytes besides the images. The number of workers doesn't."""
-
-    image_size: int = 256
-    test_fraction: float = 0.15
-    validation_fraction: float = 0.30
-    folds: int = 0
-    fold: int = 0
-    group_by: str = "auto"
-    group_table_sha256: str = ""
-    seed: int = 0
-    encoding: Encoding = "jpeg"
-    jpeg_quality: int = 95
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedRecord:
-    """An image to be written."""
-
-    row: InspectionRow
-    label: int
-    group: str
+SIZES_NAMED = 8
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedShard:
-    """A shard to be written: its file name, split and records in order."""
+    """A shard to be written: its file name, its split, and the rows of the table that become its records, in order."""
 
     path: str
     split: str
-    records: tuple[PlannedRecord, ...]
+    rows: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class NearPair:
+    """Two rows of the table whose images look alike. `similarity` is at most 1."""
+
+    left: int
+    right: int
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Records:
+    """What is to be written: rows of the table, in the order of their ids, each with its label and group.
+
+    `rows`, `labels` and `groups` are `[records]`; `groups` numbers `names`, which are sorted.
+    """
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    names: list[str]
+
+    def at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where some rows of the table stand among the records."""
+        return np.searchsorted(self.rows, rows)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that conversion will do."""
+    """All that conversion will do. `near` are the pairs that were linked because they look alike, the surest first."""
 
     organ: str
     classes: tuple[str, ...]
+    records: Records
     shards: tuple[PlannedShard, ...]
+    near: tuple[NearPair, ...]
     left_out: tuple[QuarantineRow, ...]
     counts: Counts
     splits: dict[str, SplitCounts]
     grouping: Grouping
+    near_duplicates: NearDuplicates
+    sizes: OriginalSizes
     warnings: tuple[str, ...]
 
 
 def make_plan(
-    rows: Sequence[InspectionRow],
+    table: Table,
     *,
     organ: str,
     settings: Settings,
     rule: grouping.Rule,
+    identify: Callable[[int], bytes],
+    given: Mapping[str, str] | None = None,
     diagnoses: Sequence[str] = (),
 ) -> Plan:
-    """The plan for `rows`. Raises `RequestError` if there is nothing to learn from or the rule fits nothing.
+    """The plan for the files of `table`. Raises `RequestError` if there is nothing to learn from.
 
-    `diagnoses` names the folders that were looked into: one without a usable image is worth a warning.
+    `identify` gives for a row what is equal for equal pixels. `given` maps ids to splits, as a table of the user's
+    says. `diagnoses` names the folders that were looked into: one without a usable image is worth a warning.
     """
-    kept, left_out, copies = _without_copies(rows)
-    classes = tuple(sorted({row.diagnosis for row in kept}))
+    usable, left_out = _usable(table, given)
+    copies = find_copies(table, usable, identify)
+    left_out = sorted(left_out + copies.left_out, key=lambda row: row.path)
+    classes, labels = _labels(table, copies.kept)
     if len(classes) < 2:
-        reasons = Counter(row.reason for row in left_out).most_common(3)
-        raise RequestError(
-            f"{organ} has usable images of {len(classes)} diagnoses ({', '.join(classes) or 'none'}), at least 2 are "
-            f"needed. Left out: {'; '.join(f'{n} × {reason}' for reason, n in reasons) or 'nothing'}. "
-            f"To fix it: put images at {organ}/DIAGNOSIS/FILE."
-        )
-    named = grouping.group_images(((row.id, row.diagnosis) for row in rows if row.reason == ""), rule)
-    groups = grouping.link(named.groups, copies)
-    records = [PlannedRecord(row, classes.index(row.diagnosis), groups[row.id]) for row in kept]
-    by_split = _split(records, len(classes), settings)
-    shards = tuple(shard for split in SPLITS for shard in _shards(organ, split, by_split[split]))
-    splits = {split: _split_counts(by_split[split], classes) for split in SPLITS}
-    duplicates = sum(row.outcome == "duplicate" for row in left_out)
+        raise _too_few(organ, classes, left_out)
+    near = _near_pairs(table, copies.kept) if settings.near_duplicates == "link" else ()
+    ids = [table.ids[row] for row in usable.tolist()]
+    named = grouping.group_images(ids, [name.partition("/")[0] for name in ids], rule)
+    tied = copies.pairs + [(pair.left, pair.right) for pair in near]
+    positions = np.searchsorted(usable, np.asarray(tied, dtype=np.int64).reshape(-1, 2)).tolist()
+    groups = grouping.link(named.groups, ((left, right) for left, right in positions))
+    of_groups = None if given is None else splits_of_groups(ids, groups, given)
+    kept = np.searchsorted(usable, copies.kept).tolist()
+    names, numbers = _numbered([groups[position] for position in kept])
+    records = Records(copies.kept, labels, numbers, names)
+    by_split = _split(records, table, len(classes), settings, of_groups)
+    splits = {split: _split_counts(records, members, classes) for split, members in by_split.items()}
+    found = NearDuplicates(
+        threshold=THRESHOLD if settings.near_duplicates == "link" else 0.0,
+        pairs=len(near),
+        images=len({row for pair in near for row in (pair.left, pair.right)}),
+    )
     return Plan(
         organ=organ,
         classes=classes,
-        shards=shards,
+        records=records,
+        shards=tuple(shard for split in SPLITS for shard in _shards(organ, split, records.rows[by_split[split]])),
+        near=near,
         left_out=tuple(left_out),
-        counts=Counts(len(rows), len(kept), duplicates, len(left_out) - duplicates),
+        counts=_counts(table, records, left_out),
         splits=splits,
         grouping=Grouping(
             rule=named.rule,
             description=named.description,
-            groups=len({record.group for record in records}),
-            examples=grouping.examples({record.row.id: record.group for record in records}),
+            groups=len(names),
+            examples=grouping.examples([(ids[position], groups[position]) for position in kept]),
         ),
-        warnings=tuple(_warnings(set(diagnoses) - set(classes), splits, named, records)),
+        near_duplicates=found,
+        sizes=_sizes(table.width[copies.kept], table.height[copies.kept]),
+        warnings=(
+            *doubts.about_groups(named, names, numbers, labels),
+            *doubts.about_splits(splits, set(diagnoses) - set(classes)),
+            *doubts.about_near_duplicates(table, [(pair.left, pair.right) for pair in near]),
+            *doubts.about_images(table, copies.kept, labels, classes, image_size=settings.image_size),
+        ),
     )
 
 
-def _without_copies(
-    rows: Sequence[InspectionRow],
-) -> tuple[list[InspectionRow], list[QuarantineRow], list[tuple[str, str]]]:
-    """(rows to write, what is left out, pairs of ids with the same pixels)."""
-    same_pixels: dict[str, list[InspectionRow]] = defaultdict(list)
-    left_out = [QuarantineRow(row.id, "quarantined", row.reason, "") for row in rows if row.reason]
-    for row in rows:
-        if not row.reason:
-            same_pixels[row.pixel_hash].append(row)
-    kept, copies = [], []
-    for same in same_pixels.values():
-        first = min(same, key=lambda row: row.id)
-        copies += [(first.id, row.id) for row in same if row is not first]
-        diagnoses = sorted({row.diagnosis for row in same})
-        if len(diagnoses) > 1:
-            reason = f"label conflict: the same image stands under {' and '.join(diagnoses)}"
-            left_out += [QuarantineRow(row.id, "quarantined", reason, "") for row in same]
-            continue
-        kept.append(first)
-        left_out += [
-            QuarantineRow(row.id, "duplicate", _duplicate_reason(row, first), first.id)
-            for row in same
-            if row is not first
-        ]
-    return kept, sorted(left_out, key=lambda row: row.path), copies
+def _usable(table: Table, given: Mapping[str, str] | None) -> tuple[NDArray[np.int64], list[QuarantineRow]]:
+    """(rows that may be written, what was refused on sight)."""
+    left_out = [QuarantineRow(table.ids[row], "quarantined", reason, "") for row, reason in table.reasons.items()]
+    usable = table.usable()
+    if given is None:
+        return usable, left_out
+    named = np.fromiter((table.ids[row] in given for row in usable.tolist()), dtype=bool, count=len(usable))
+    left_out += [QuarantineRow(table.ids[row], "quarantined", NOT_NAMED, "") for row in usable[~named].tolist()]
+    return usable[named], left_out
 
 
-def _duplicate_reason(row: InspectionRow, first: InspectionRow) -> str:
-    return "same file" if row.sha256 == first.sha256 else "same pixels in another file"
+def _labels(table: Table, rows: NDArray[np.int64]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """(the classes, the label of each of `rows`)."""
+    number_of: dict[str, int] = {}
+    numbers = [number_of.setdefault(table.diagnosis(row), len(number_of)) for row in rows.tolist()]
+    classes = tuple(sorted(number_of))
+    label_of = np.asarray([classes.index(name) for name in number_of], dtype=np.int64)
+    return classes, label_of[numbers] if numbers else np.empty(0, dtype=np.int64)
 
 
-def _split(records: Sequence[PlannedRecord], classes: int, settings: Settings) -> dict[str, list[PlannedRecord]]:
-    names = sorted({record.group for record in records})
-    position = {name: index for index, name in enumerate(names)}
-    counts: NDArray[np.int64] = np.zeros((len(names), classes), dtype=np.int64)
-    np.add.at(counts, ([position[r.group] for r in records], [r.label for r in records]), 1)
+def _too_few(organ: str, classes: tuple[str, ...], left_out: Sequence[QuarantineRow]) -> RequestError:
+    reasons = Counter(row.reason for row in left_out).most_common(3)
+    return RequestError(
+        f"{organ} has usable images of {len(classes)} diagnoses ({', '.join(classes) or 'none'}), at least 2 are "
+        f"needed. Left out: {'; '.join(f'{n} × {reason}' for reason, n in reasons) or 'nothing'}. "
+        f"To fix it: put images at {organ}/DIAGNOSIS/FILE."
+    )
+
+
+def _near_pairs(table: Table, rows: NDArray[np.int64]) -> tuple[NearPair, ...]:
+    found = near_duplicates(table.fingerprints[rows])
+    columns = rows[found.left].tolist(), rows[found.right].tolist(), found.similarity.tolist()
+    pairs = [NearPair(*values) for values in zip(*columns, strict=True)]
+    return tuple(sorted(pairs, key=lambda pair: (-pair.similarity, pair.left, pair.right)))
+
+
+def _numbered(groups: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
+    """(the names of the groups, sorted; the number of each of `groups` among them)."""
+    names = sorted(set(groups))
+    number_of = {name: number for number, name in enumerate(names)}
+    return names, np.fromiter((number_of[group] for group in groups), dtype=np.int64, count=len(groups))
+
+
+def _counts(table: Table, records: Records, left_out: Sequence[QuarantineRow]) -> Counts:
+    duplicates = sum(row.outcome == "duplicate" for row in left_out)
+    return Counts(len(table), len(records.rows), duplicates, len(left_out) - duplicates)
+
+
+def _sizes(width: NDArray[np.int32], height: NDArray[np.int32]) -> OriginalSizes:
+    sizes, counts = np.unique(np.stack([width, height]), axis=1, return_counts=True)
+    commonest = np.argsort(-counts, kind="stable")[:SIZES_NAMED].tolist()
+    return OriginalSizes(
+        commonest=tuple((f"{sizes[0, i]} × {sizes[1, i]}", int(counts[i])) for i in commonest),
+        distinct=len(counts),
+        width=(int(width.min()), int(width.max())),
+        height=(int(height.min()), int(height.max())),
+    )
+
+
+def _split(
+    records: Records, table: Table, classes: int, settings: Settings, of_groups: Mapping[str, str] | None
+) -> dict[str, NDArray[np.int64]]:
+    """The records of each split, in the order they are written in."""
+    assignment = _assigned(records, classes, settings, of_groups)[records.groups]
+    order = _order([table.ids[row] for row in records.rows.tolist()])
+    return {split: order[assignment[order] == number] for number, split in enumerate(SPLITS)}
+
+
+def _assigned(
+    records: Records, classes: int, settings: Settings, of_groups: Mapping[str, str] | None
+) -> NDArray[np.int64]:
+    """The split of each group, as an index into `SPLITS`."""
+    test = None
+    if of_groups is not None:
+        given = np.asarray([SPLITS.index(of_groups[name]) for name in records.names], dtype=np.int64)
+        if SPLITS.index("validation") in given:
+            return given
+        test = given == SPLITS.index("test")
+    counts: NDArray[np.int64] = np.zeros((len(records.names), classes), dtype=np.int64)
+    np.add.at(counts, (records.groups, records.labels), 1)
     fractions = Fractions(test=settings.test_fraction, validation=settings.validation_fraction)
     fold = Fold(of=settings.folds, number=settings.fold) if settings.folds else None
-    assignment = split_groups(counts, names, fractions=fractions, seed=settings.seed, fold=fold)
-    by_split: dict[str, list[PlannedRecord]] = {split: [] for split in SPLITS}
-    for record in sorted(records, key=lambda record: _place(record.row.id)):
-        by_split[SPLITS[assignment[position[record.group]]]].append(record)
-    return by_split
+    return split_groups(counts, records.names, fractions=fractions, seed=settings.seed, fold=fold, test=test)
 
 
-def _place(record_id: str) -> bytes:
-    return hashlib.sha256(record_id.encode()).digest()
+def _order(ids: Sequence[str]) -> NDArray[np.int64]:
+    """`ids`, ordered by the SHA-256 of each."""
+    digests = b"".join(hashlib.sha256(name.encode()).digest() for name in ids)
+    parts = np.frombuffer(digests, dtype=">u8").reshape(-1, 4)
+    return np.lexsort(parts.T[::-1])
 
 
 def shard_count(records: int) -> int:
@@ -179,72 +255,20 @@ def shard_count(records: int) -> int:
     return max(few, -(-records // RECORDS_PER_SHARD))
 
 
-def _shards(organ: str, split: str, records: Sequence[PlannedRecord]) -> list[PlannedShard]:
-    total = shard_count(len(records))
-    if total == 0:
-        return []
-    edges = [len(records) * index // total for index in range(total + 1)]
+def _shards(organ: str, split: str, rows: NDArray[np.int64]) -> list[PlannedShard]:
+    total = shard_count(len(rows))
+    edges = [len(rows) * index // total for index in range(total + 1)] if total else []
     return [
-        PlannedShard(
-            path=f"{organ}-{split}.tfrecord-{index:05d}-of-{total:05d}",
-            split=split,
-            records=tuple(records[edges[index] : edges[index + 1]]),
-        )
-        for index in range(total)
+        PlannedShard(f"{organ}-{split}.tfrecord-{index:05d}-of-{total:05d}", split, rows[start:end])
+        for index, (start, end) in enumerate(pairwise(edges))
     ]
 
 
-def _split_counts(records: Sequence[PlannedRecord], classes: tuple[str, ...]) -> SplitCounts:
-    per_class = Counter(record.label for record in records)
+def _split_counts(records: Records, members: NDArray[np.int64], classes: tuple[str, ...]) -> SplitCounts:
+    per_class = np.bincount(records.labels[members], minlength=len(classes)).tolist()
     return SplitCounts(
-        records=len(records),
-        groups=len({record.group for record in records}),
-        shards=shard_count(len(records)),
-        per_class={name: per_class[label] for label, name in enumerate(classes)},
+        records=len(members),
+        groups=len(np.unique(records.groups[members])),
+        shards=shard_count(len(members)),
+        per_class=dict(zip(classes, per_class, strict=True)),
     )
-
-
-def _warnings(
-    unused: set[str],
-    splits: dict[str, SplitCounts],
-    named: grouping.GroupedImages,
-    records: Sequence[PlannedRecord],
-) -> list[str]:
-    warnings = []
-    if named.rule == grouping.NO_RULE:
-        warnings.append(
-            "No slide or patient is known for these images: tiles of one slide may lie in several splits, and test "
-            "results may be too good. Name them with --group_by."
-        )
-    elif named.unmatched:
-        warnings.append(f"The rule {named.rule} does not fit {named.unmatched} images: each of them stands alone.")
-    warnings += [f"No usable image of {_shown(name)}: it is no class of this dataset." for name in sorted(unused)]
-    for split, counts in splits.items():
-        missing = [name for name, number in counts.per_class.items() if number == 0]
-        if missing:
-            warnings.append(f"No image of {', '.join(missing)} in {split}: too few groups, or a fraction of 0.")
-    return warnings + _doubts_about_groups(records)
-
-
-def _doubts_about_groups(records: Sequence[PlannedRecord]) -> list[str]:
-    """Signs that a rule took something else for a slide: huge groups, or the same names in every diagnosis."""
-    sizes = Counter(record.group for record in records)
-    labels = defaultdict(set)
-    for record in records:
-        labels[record.group].add(record.label)
-    doubts = []
-    largest, size = max(sizes.items(), key=lambda item: (item[1], item[0]))
-    if size > LARGE_GROUP * len(records) and len(sizes) > 1:
-        share = f"{size / len(records):.0%}"
-        doubts.append(f"Group {largest} holds {share} of all images: is it really one slide? See --group_by.")
-    shared = sum(len(found) > 1 for found in labels.values())
-    if shared > len(sizes) / 2:
-        doubts.append(
-            f"{shared} of {len(sizes)} groups have images of several diagnoses. If numbers start again in each folder, "
-            "these are different slides: give their true names with --group_by=csv:FILE."
-        )
-    return doubts
-
-
-def _shown(name: str) -> str:
-    return name.encode(errors="backslashreplace").decode()

@@ -1,6 +1,6 @@
 """Stage 4: check what was written, describe it, and make it the dataset.
 
-    manifest = seal(plan, shards, work=work, target=target, settings=settings, inputs_sha256=hash, workers=2)
+    manifest = seal(summary, written, work=work, target=target, settings=settings, workers=2)
 
 Everything is prepared beside the target. The manifest is the last file written, the rename into place the last step, so
 an old dataset stays whole until the new one is.
@@ -11,62 +11,62 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from data_pipeline.audit import audit_shards
+from data_pipeline.card import FILE_NAME as CARD_NAME
 from data_pipeline.card import render_card
+from data_pipeline.card_images import card_images
 from data_pipeline.cli import FaultError
 from data_pipeline.manifest import (
     FILE_NAME,
+    NEAR_NAME,
     QUARANTINE_NAME,
     FileSeal,
     Manifest,
     ShardSeal,
-    load_offsets,
-    quarantine_csv,
+    read_quarantine,
 )
-from data_pipeline.plan import Plan, Settings
-from data_pipeline.schema import decode_example, unframe_record
+from data_pipeline.plan_folder import PLAN_FOLDER, PlanSummary
+from data_pipeline.settings import Settings
 from data_pipeline.storage import sync_folder, write_atomic
-from data_pipeline.write import DATASET_FOLDER, receipt_path
-
-CARD_NAME = "card.html"
-SAMPLES_PER_CLASS = 8
+from data_pipeline.write import DATASET_FOLDER, WrittenShard, receipt_path, write_shard
 
 
 def seal(
-    plan: Plan,
-    shards: Sequence[ShardSeal],
+    summary: PlanSummary,
+    written: Sequence[WrittenShard],
     *,
     work: Path,
     target: Path,
     settings: Settings,
-    inputs_sha256: str,
     workers: int,
 ) -> Manifest:
     """Turn `work/dataset` into the dataset at `target`. Raises `FaultError` if a shard isn't what was written."""
     folder = work / DATASET_FOLDER
+    shards = _checked(summary, written, work=work, workers=workers)
     _remove_strangers(folder, shards)
     described = Manifest(
-        organ=plan.organ,
-        classes=plan.classes,
+        organ=summary.organ,
+        classes=summary.classes,
         image_size=settings.image_size,
-        counts=plan.counts,
-        splits=plan.splits,
-        grouping=plan.grouping,
-        shards=tuple(shards),
+        counts=summary.counts,
+        splits=summary.splits,
+        grouping=summary.grouping,
+        near_duplicates=summary.near_duplicates,
+        shards=shards,
         files=(),
         settings=settings.to_json(),
-        warnings=plan.warnings,
-        inputs_sha256=inputs_sha256,
+        warnings=summary.warnings,
+        inputs_sha256=summary.inputs_sha256,
     )
-    _check_written(folder, described, work=work, workers=workers)
-    write_atomic(folder / QUARANTINE_NAME, quarantine_csv(plan.left_out).encode(errors="backslashreplace"))
+    for name in (QUARANTINE_NAME, NEAR_NAME):
+        write_atomic(folder / name, (work / PLAN_FOLDER / name).read_bytes())
     write_tfds_metadata(folder, described)
-    card = render_card(described, plan.left_out, _samples(folder, described))
+    card = render_card(described, read_quarantine(folder), card_images(summary, described, work))
     write_atomic(folder / CARD_NAME, card.encode(errors="backslashreplace"))
     manifest = _with_files(described, folder)
     write_atomic(folder / FILE_NAME, manifest.to_json().encode())
@@ -74,18 +74,26 @@ def seal(
     return manifest
 
 
-def _check_written(folder: Path, described: Manifest, *, work: Path, workers: int) -> None:
-    """Read everything back. A shard that is damaged already is forgotten, so that the next run writes it again."""
-    problems: list[str] = []
-    for audit in audit_shards(folder, described, decode=False, workers=workers, title="seal"):
-        if audit.problems:
-            receipt_path(work, audit.shard.path).unlink(missing_ok=True)
-            problems += audit.problems
+def _checked(
+    summary: PlanSummary, written: Sequence[WrittenShard], *, work: Path, workers: int
+) -> tuple[ShardSeal, ...]:
+    """Read back what an earlier run or another worker wrote; what is damaged by now is written once more."""
+    entries = {entry.path: entry for entry in summary.shards}
+    folder = work / DATASET_FOLDER
+    check = partial(audit_shards, folder, image_size=0, decode=False, workers=workers, title="seal")
+    seals = {one.seal.path: one.seal for one in written}
+    damaged = [audit.shard for audit in check([one.seal for one in written if not one.fresh]) if audit.problems]
+    for shard in damaged:
+        receipt_path(work, shard.path).unlink(missing_ok=True)
+        again = write_shard(entries[shard.path], work=work)
+        seals[shard.path] = again.seal
+    problems = [problem for audit in check([seals[shard.path] for shard in damaged]) for problem in audit.problems]
     if problems:
         raise FaultError(
             f"The disk does not hold what was written to it: {'; '.join(problems)}. "
-            "To fix it: run the same command again, which writes these shards anew; then look at the disk."
+            "To fix it: look at the disk, then run the same command again."
         )
+    return tuple(seals.values())
 
 
 def write_tfds_metadata(folder: Path, manifest: Manifest) -> None:
@@ -120,14 +128,18 @@ def write_tfds_metadata(folder: Path, manifest: Manifest) -> None:
         for name in manifest.splits
         if manifest.shards_of(name)
     ]
-    tfds.folder_dataset.write_metadata(
-        data_dir=str(folder),
-        features=features,
-        split_infos=splits,
-        filename_template=template,
-        supervised_keys=("image", "label"),
-        check_data=False,
-    )
+    try:
+        tfds.folder_dataset.write_metadata(
+            data_dir=str(folder),
+            features=features,
+            split_infos=splits,
+            filename_template=template,
+            supervised_keys=("image", "label"),
+            check_data=False,
+        )
+    except OSError as error:
+        error.filename = error.filename or str(folder)  # a full disk doesn't say by itself which one it is
+        raise
 
 
 def restore_after_crash(target: Path) -> None:
@@ -165,21 +177,3 @@ def _with_files(manifest: Manifest, folder: Path) -> Manifest:
         data = path.read_bytes()
         files.append(FileSeal(path.name, hashlib.sha256(data).hexdigest(), len(data)))
     return replace(manifest, files=tuple(files))
-
-
-def _samples(folder: Path, manifest: Manifest) -> dict[str, list[bytes]]:
-    """The first few training images of each class, as stored."""
-    samples: dict[str, list[bytes]] = {name: [] for name in manifest.classes}
-    wanted = {name: min(SAMPLES_PER_CLASS, manifest.splits["train"].per_class[name]) for name in manifest.classes}
-    for shard in manifest.shards_of("train"):
-        offsets = load_offsets(folder, shard)
-        with (folder / shard.path).open("rb") as file:
-            for start, end in pairwise(offsets.tolist()):
-                if all(len(samples[name]) == wanted[name] for name in samples):
-                    return samples
-                file.seek(start)
-                record = decode_example(unframe_record(file.read(end - start), 0, end - start))
-                name = manifest.classes[record.label]
-                if len(samples[name]) < wanted[name]:
-                    samples[name].append(record.image)
-    return samples

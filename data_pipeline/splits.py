@@ -2,6 +2,7 @@
 
     assignment = split_groups(counts, names, fractions=Fractions(test=0.15, validation=0.30), seed=0)
     assignment = split_groups(counts, names, fractions=Fractions(test=0.15), seed=0, fold=Fold(of=5, number=2))
+    assignment = split_groups(counts, names, fractions=Fractions(), seed=0, test=given)   # a test split of others
 
 The test split is chosen first and depends on neither the validation fraction nor the fold, so that models made with
 different ones are tested on the same images. What remains is cut into train and validation, or into folds. Each time:
@@ -10,12 +11,15 @@ different ones are tested on the same images. What remains is cut into train and
    end in the order of their numbers, and cut where the fractions say. So a new image moves at most the groups at
    the cuts of its own diagnosis, and the order of the files plays no part.
 2. Where that leaves a diagnosis off its fractions by more than `TOLERANCE`, or missing from a part it could be in,
-   single groups are moved or swapped, the most useful first, until no change helps.
+   single groups are moved or swapped, the most useful first, until no change helps. A result that is still off is
+   shaken: a large group is put elsewhere and the others arrange themselves around it, as long as that helps.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +29,8 @@ from data_pipeline.manifest import SPLITS
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
 TOLERANCE = 0.01
 MAX_REPAIRS = 500
+# How many of the largest groups are tried elsewhere, and how often.
+SHAKEN_GROUPS, MAX_SHAKES = 10, 4
 # Swaps are tried between this many groups of each split, which bounds their number at its square.
 SWAP_CANDIDATES = 256
 MISSING_PENALTY = 1e3
@@ -54,18 +60,28 @@ class Fold:
 
 
 def split_groups(
-    counts: NDArray[np.int64], names: Sequence[str], *, fractions: Fractions, seed: int, fold: Fold | None = None
+    counts: NDArray[np.int64],
+    names: Sequence[str],
+    *,
+    fractions: Fractions,
+    seed: int,
+    fold: Fold | None = None,
+    test: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int64]:
     """The split of each group, as an index into `SPLITS`.
 
     `counts` is `[groups, classes]`: how many images of each class a group has. `names` are unique. With `fold`,
-    `fractions.validation` plays no part.
+    `fractions.validation` plays no part; with `test`, `[groups]`, which says who is to be tested on, nor does
+    `fractions.test`.
     """
     order = np.argsort(np.array([_draw(seed, name) for name in names]), kind="stable")
-    # Some validation split is kept room for: a diagnosis of three groups must not lose two of them to the test.
-    with_test = _assign(counts[order], Fractions(test=fractions.test).of_all(), LEAST_GROUPS)
-    assignment = np.where(with_test == TEST, TEST, TRAIN)
-    rest = np.flatnonzero(with_test != TEST)
+    if test is None:
+        # Some validation split is kept room for: a diagnosis of three groups must not lose two of them to the test.
+        is_test = _assign(counts[order], Fractions(test=fractions.test).of_all(), LEAST_GROUPS) == TEST
+    else:
+        is_test = test[order]
+    assignment = np.where(is_test, TEST, TRAIN)
+    rest = np.flatnonzero(~is_test)
     if fold is None:
         target = np.array([1 - fractions.validation, fractions.validation])
         assignment[rest] = _assign(counts[order][rest], target, LEAST_GROUPS[:TEST] - [0, 1])
@@ -89,9 +105,14 @@ def _assign(
     A class must be in part p if it has `least_groups[p]` groups.
     """
     balance = _Balance(counts, _cut(counts, target), target, least_groups)
-    for _ in range(MAX_REPAIRS):  # each change lowers the cost, so it ends
-        if balance.is_good() or not (balance.move_best() or balance.swap_best()):
+    balance.repair()
+    for _ in range(MAX_SHAKES):
+        if balance.is_good():
             break
+        shaken = min(balance.shaken(), key=_Balance.cost, default=balance)
+        if shaken.cost() > balance.cost() - 1e-9:
+            break
+        balance = shaken
     return balance.assignment
 
 
@@ -124,6 +145,34 @@ class _Balance:
         self._target = target[:, None]
         self._required = (self._present.sum(axis=0) >= least_groups[:, None]) & (target[:, None] > 0)
         self._held = np.stack([self._shares[assignment == s].sum(axis=0) for s in range(len(target))])
+        self._fixed = np.zeros(len(counts), dtype=bool)
+
+    def repair(self) -> None:
+        """Move and swap groups for as long as that helps and something is off."""
+        for _ in range(MAX_REPAIRS):  # each change lowers the cost, so it ends
+            if self.is_good() or not (self.move_best() or self.swap_best()):
+                break
+
+    def shaken(self) -> Iterator[Self]:
+        """This assignment with one of the largest groups fixed elsewhere and the others repaired around it."""
+        largest = np.argsort(-self._shares.max(axis=1), kind="stable")[:SHAKEN_GROUPS]
+        for group in largest.tolist():
+            for goal in range(len(self._target)):
+                if goal != self.assignment[group] and self._target[goal] > 0:
+                    other = copy(self)
+                    other.assignment, other._held = self.assignment.copy(), self._held.copy()
+                    other._fixed = np.arange(len(self.assignment)) == group
+                    other._move(group, int(self.assignment[group]), goal)
+                    other.repair()
+                    yield other
+
+    def cost(self) -> float:
+        """How far off all parts are together."""
+        return float(self._cost(self._held, list(range(len(self._target)))))
+
+    def _members(self, part: int) -> NDArray[np.int64]:
+        """The groups of a part that may be moved."""
+        return np.flatnonzero((self.assignment == part) & ~self._fixed)
 
     def is_good(self) -> bool:
         off = np.abs(self._held - self._target)[:, self._present.any(axis=0)]
@@ -133,7 +182,7 @@ class _Balance:
         """Move the group whose move helps most. False if none helps."""
         best, change = -1e-12, None
         for source in range(len(self._target)):
-            groups = np.flatnonzero(self.assignment == source)
+            groups = self._members(source)
             for goal in range(len(self._target)):
                 if goal == source or not len(groups):
                     continue
@@ -150,8 +199,7 @@ class _Balance:
         best, change = -1e-12, None
         for source in range(len(self._target)):
             for goal in range(source):
-                left = np.flatnonzero(self.assignment == source)[:SWAP_CANDIDATES]
-                right = np.flatnonzero(self.assignment == goal)[:SWAP_CANDIDATES]
+                left, right = self._members(source)[:SWAP_CANDIDATES], self._members(goal)[:SWAP_CANDIDATES]
                 if not len(left) or not len(right):
                     continue
                 gain = self._gain(source, goal, self._shares[left][:, None] - self._shares[right][None])

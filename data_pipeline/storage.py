@@ -8,12 +8,15 @@ a power cut leaves half a file under the final name.
 
 import fcntl
 import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from data_pipeline.cli import RequestError, invalid_flag
+
+TEMPORARY = ".tmp"
 
 
 def local_path(flag: str, value: str) -> Path:
@@ -29,26 +32,46 @@ def local_path(flag: str, value: str) -> Path:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file to write that appears under `path` only when the block ends without an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def atomic_file(path: Path, *, flush: bool = True, sync: bool = True) -> Iterator[BinaryIO]:
+    """A binary file to write that appears under `path` only when the block ends without an error.
+
+    Without `flush` that holds for a process that is killed, but not for a power cut. Without `sync` a power cut may
+    take the whole file, but never leave half of it: enough if another file vouches for it, written later to the same
+    folder.
+    """
+    # Workers on several machines may share the folder, and in containers all be process 1.
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}{TEMPORARY}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with temporary.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):
+            error.filename = str(path)  # a full disk doesn't say by itself what was being written
+        with suppress(OSError):  # the disk may be read-only by now
+            temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if flush and sync:
+        sync_folder(path.parent)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all."""
-    with atomic_file(path) as file:
+def write_atomic(path: Path, data: bytes, *, flush: bool = True, sync: bool = True) -> None:
+    """Write `data` to `path`, whole or not at all; `flush` and `sync` as for `atomic_file`."""
+    with atomic_file(path, flush=flush, sync=sync) as file:
         file.write(data)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what killed writers left below `folder`: each run that fails on a full disk would fill it further.
+
+    Only for a process that is alone there: another's unfinished file looks the same.
+    """
+    for path in folder.glob(f"*/.*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -57,9 +80,22 @@ def exclusive(path: Path, *, otherwise: str) -> Iterator[None]:
 
     The lock goes with the process, however it ends; the empty file stays.
     """
+    with _locked(path, fcntl.LOCK_EX, otherwise):
+        yield
+
+
+@contextmanager
+def shared(path: Path, *, otherwise: str) -> Iterator[None]:
+    """Hold the lock file `path` with others that share it. Raises `RequestError(otherwise)` if one doesn't."""
+    with _locked(path, fcntl.LOCK_SH, otherwise):
+        yield
+
+
+@contextmanager
+def _locked(path: Path, kind: int, otherwise: str) -> Iterator[None]:
     with path.open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RequestError(otherwise) from None
         yield

@@ -91,7 +91,14 @@ def synthesize(config: SynthesisConfig) -> SynthesisSummary:
     _make_folders(partial)
     slides = [_Slide(partial, config, tiles[i : i + config.tiles]) for i in range(0, len(tiles), config.tiles)]
     drawn = in_processes(
-        _draw, slides, workers=config.workers, title="draw", unit="tile", size=lambda slide: len(slide.tiles)
+        _draw,
+        slides,
+        count=len(slides),
+        workers=config.workers,
+        title="draw",
+        unit="tile",
+        size=lambda slide: len(slide.tiles),
+        total=len(tiles),
     )
     for _ in drawn:
         pass

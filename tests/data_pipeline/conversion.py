@@ -9,7 +9,7 @@ from data_pipeline.schema import Record, decode_example, unframe_record
 from tests.conftest import run_module
 
 
-def convert(images: Path, tfrecords: Path, *arguments: object, code: int = 0) -> str:
+def convert(images: Path | str, tfrecords: Path, *arguments: object, code: int = 0) -> str:
     """Run the program; its output."""
     done = run_module(
         "data_pipeline",
@@ -17,6 +17,7 @@ def convert(images: Path, tfrecords: Path, *arguments: object, code: int = 0) ->
         f"--images={images}",
         f"--tfrecords={tfrecords}",
         "--image_size=32",
+        "--workers=1",
         *arguments,
     )
     assert done.returncode == code, done.stderr

@@ -13,8 +13,8 @@ from data_pipeline.grouping import group_images, link, parse_rule
 
 
 def grouped(names: list[str], rule: str = "auto") -> tuple[str, dict[str, str]]:
-    found = group_images(((name, name.split("/")[0]) for name in names), parse_rule(rule))
-    return found.rule, found.groups
+    found = group_images(names, [name.split("/")[0] for name in names], parse_rule(rule))
+    return found.rule, dict(zip(names, found.groups, strict=True))
 
 
 CASES = [
@@ -135,15 +135,16 @@ def test_a_table_that_is_unclear_is_an_error(tmp_path: Path, text: str) -> None:
     st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=20),
 )
 def test_linking_joins_exactly_what_is_connected(groups: list[int], pairs: list[tuple[int, int]]) -> None:
-    named = {str(i): f"g{group}" for i, group in enumerate(groups)}
-    wanted = [(str(a % len(groups)), str(b % len(groups))) for a, b in pairs]
+    named = [f"g{group}" for group in groups]
+    wanted = [(a % len(groups), b % len(groups)) for a, b in pairs]
     linked = link(named, wanted)
     # By brute force: colour the graph of groups and pairs until nothing changes.
-    colour = dict(named)
+    colour = list(named)
+    places = range(len(named))
     changed = True
     while changed:
         changed = False
-        edges = wanted + [(a, b) for a in named for b in named if named[a] == named[b]]
+        edges = wanted + [(a, b) for a in places for b in places if named[a] == named[b]]
         for a, b in edges:
             low = min(colour[a], colour[b])
             changed |= colour[a] != low or colour[b] != low
@@ -155,11 +156,10 @@ def test_the_automatic_rule_finds_the_true_smears_of_cervix(real_images: Path) -
     with (real_images / "provenance.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["organ"] == "cervix"]
     truth, found = defaultdict(set), defaultdict(set)
-    groups = group_images(
-        ((row["path"].removeprefix("cervix/"), row["diagnosis"]) for row in rows), parse_rule("auto")
-    ).groups
-    for row in rows:
+    names = [row["path"].removeprefix("cervix/") for row in rows]
+    groups = group_images(names, [row["diagnosis"] for row in rows], parse_rule("auto")).groups
+    for row, group in zip(rows, groups, strict=True):
         truth[row["group"]].add(row["path"])
-        found[groups[row["path"].removeprefix("cervix/")]].add(row["path"])
+        found[group].add(row["path"])
     assert len(found) == 323
     assert sorted(map(sorted, truth.values())) == sorted(map(sorted, found.values()))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.splits import TEST, TRAIN, VALIDATION, Fold, Fractions, split_groups
@@ -38,6 +38,35 @@ def test_each_diagnosis_keeps_its_fractions_as_closely_as_its_groups_allow(sizes
     assert (off <= np.maximum(0.01, half_a_group) + 1e-9).all()
 
 
+skewed = st.builds(
+    lambda small, large: small + [max(1, int(1.6**x)) for x in large],
+    st.lists(st.integers(1, 4), min_size=17, max_size=30),
+    st.lists(st.integers(1, 7), min_size=3, max_size=8),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(skewed, min_size=2, max_size=6), st.integers(0, 1000))
+def test_with_twenty_groups_a_diagnosis_is_within_two_points_of_its_fractions(
+    sizes: list[list[int]], seed: int
+) -> None:
+    """However different in size its groups are, as long as none is a third of the diagnosis."""
+    assume(all(max(groups) < sum(groups) / 3 for groups in sizes))
+    counts = one_class_each(sizes)
+    assignment = split_groups(counts, names(len(counts)), fractions=Fractions(), seed=seed)
+    held = np.stack([counts[assignment == split].sum(axis=0) for split in (TRAIN, VALIDATION, TEST)])
+    off = np.abs(held / counts.sum(axis=0) - Fractions().of_all()[:, None])
+    assert (off <= np.maximum(0.02, 1 / counts.sum(axis=0))).all()
+
+
+def test_a_given_test_split_is_left_as_it_is() -> None:
+    counts = one_class_each([[1] * 40, [1] * 40])
+    test = np.arange(80) % 10 == 0
+    assignment = split_groups(counts, names(80), fractions=Fractions(), seed=0, test=test)
+    assert ((assignment == TEST) == test).all()
+    assert (assignment == VALIDATION).sum() == 22
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.lists(st.integers(1, 9), min_size=3, max_size=8), min_size=2, max_size=5), st.integers(0, 99))
 def test_a_diagnosis_of_three_groups_is_in_every_split(sizes: list[list[int]], seed: int) -> None:
@@ -47,6 +76,7 @@ def test_a_diagnosis_of_three_groups_is_in_every_split(sizes: list[list[int]], s
         assert (counts[assignment == split].sum(axis=0) > 0).all()
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 99))
 def test_few_groups_serve_training_first_then_testing(seed: int) -> None:
     counts = one_class_each([[5], [5, 5], [1] * 30])
@@ -110,6 +140,7 @@ def test_folds_cut_all_but_the_test_split_and_leave_that_alone(sizes: list[list[
     assert (validated == (plain != TEST)).all()
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.sampled_from([0.0, 0.1, 0.5, 0.8]), st.integers(0, 99))
 def test_the_test_split_depends_on_no_validation_fraction(validation: float, seed: int) -> None:
     counts = one_class_each([[3, 1, 4, 1, 5] * 5, [2, 7, 1] * 9, [8, 8, 8]])

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_pipeline import cli
-from data_pipeline.manifest import DatasetError, FileSeal, Manifest, ShardSeal, load_offsets
+from data_pipeline.manifest import DatasetError, FileSeal, Manifest, NearDuplicates, ShardSeal, load_offsets
 from data_pipeline.schema import encode_example, frame_record
 from data_pipeline.verify import verify
 from tests.conftest import run_module
 from tests.data_pipeline.conversion import convert, read_all
+from tests.data_pipeline.test_plan import texture
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,29 @@ def test_verify_finds_a_leak_that_was_planted(images: Path, tmp_path: Path) -> N
     assert any(f"leak: group {stolen.group} lies in test and train" in problem for problem in problems)
     assert any("leak: image" in problem for problem in problems)
     assert f"record {stolen.id} is there 2 times" in problems
-    assert len(problems) == 3
+    assert any("look alike" in problem for problem in problems)
+    assert len(problems) == 4
+
+
+def test_verify_finds_a_turned_copy_that_was_planted(images: Path, tmp_path: Path) -> None:
+    """Converted without a look for near duplicates, and then declared to have none."""
+    organ = images / "gland" / "red"
+    for number in range(1, 8):
+        picture = Image.fromarray(texture(number)).convert("RGB")
+        picture.save(organ / f"S{900 + number}_1.png")
+        picture.rotate(90).save(organ / f"S{950 + number}_1.png")
+    convert(images, tmp_path / "tf", "--near_duplicates=ignore")
+    folder = tmp_path / "tf" / "gland"
+    assert verify(folder, workers=1) == []
+    manifest = Manifest.load(folder)
+    looked = replace(manifest, near_duplicates=NearDuplicates(threshold=0.7))
+    (folder / "manifest.json").write_text(looked.to_json())
+    problems = verify(folder, workers=1)
+    assert problems
+    assert all("look alike: red/S9" in problem for problem in problems)
+    convert(images, tmp_path / "linked")
+    assert verify(tmp_path / "linked" / "gland", workers=1) == []
+    assert Manifest.load(tmp_path / "linked" / "gland").near_duplicates.pairs == 7
 
 
 def test_verify_misses_no_dataset_of_a_folder(images: Path, tmp_path: Path) -> None:

@@ -38,6 +38,12 @@ def loader(kubectl: str) -> list[Manifest]:
 
 
 @pytest.fixture(scope="session")
+def parallel(kubectl: str) -> list[Manifest]:
+    """Everything that `kubectl apply -k k8s/parallel` creates."""
+    return _render(kubectl, K8S / "parallel")
+
+
+@pytest.fixture(scope="session")
 def jobs(base: list[Manifest]) -> dict[str, Manifest]:
     """Job specs by the last word of their name: convert and train."""
     return {

@@ -24,9 +24,9 @@ def test_there_are_schemas_from_the_oldest_version_we_name() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_manifests_follow_the_strict_schema_of_kubernetes(
-    version: str, base: list[Manifest], loader: list[Manifest]
+    version: str, base: list[Manifest], loader: list[Manifest], parallel: list[Manifest]
 ) -> None:
-    for manifest in [*base, *loader]:
+    for manifest in [*base, *loader, *parallel]:
         assert kubernetes_validate.validate(manifest, version, strict=True) == version
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from data_pipeline import page
-from data_pipeline.manifest import Counts, Grouping, Manifest, QuarantineRow, SplitCounts
+from data_pipeline.manifest import Counts, Grouping, Manifest, NearDuplicates, QuarantineRow, SplitCounts
 from trainer.metrics import Predictions, compute_metrics, majority_baseline
 from trainer.report import Example, ReportInputs, judge, render_report, write_report
 
@@ -68,6 +68,7 @@ MANIFEST = Manifest(
         "test": SplitCounts(records=300, groups=60, shards=1, per_class=dict.fromkeys(CLASSES, 100)),
     },
     grouping=Grouping("slide", "The slide number before the last dash of a file name.", 263, {"normal/7-1.jpg": "7"}),
+    near_duplicates=NearDuplicates(),
     shards=(),
     files=(),
     settings={"seed": 7, "image_size": 256},

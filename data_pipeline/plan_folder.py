@@ -1,0 +1,223 @@
+"""A plan on the disk: what the write and seal stages go by, in this process or on another machine.
+
+    summary = write_plan(work, plan, table, key="…", inputs_sha256="…")
+    summary = load_plan(work, key="…")            # None if there is none for these files and flags
+    records = read_shard_plan(work, summary.shards[0])
+
+`plan.json` is written last. It holds what the manifest and the card will say; one file a shard holds its records, so
+that a writer reads no more than what it is to write.
+"""
+
+import csv
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.cli import FaultError
+from data_pipeline.manifest import (
+    NEAR_NAME,
+    QUARANTINE_NAME,
+    Counts,
+    Grouping,
+    NearDuplicates,
+    OriginalSizes,
+    SplitCounts,
+    quarantine_csv,
+)
+from data_pipeline.plan import Plan, PlannedShard
+from data_pipeline.spool import ImageRef
+from data_pipeline.storage import write_atomic
+from data_pipeline.table import Table
+
+PLAN_FOLDER = "plan"
+FILE_NAME = "plan.json"
+# How many images the card shows: of near duplicates, and of images that were left out.
+PAIRS_SHOWN, LEFT_OUT_SHOWN = 15, 48
+
+
+@dataclass(frozen=True, slots=True)
+class ShownPair:
+    """Two images that look alike, for the card."""
+
+    left: str
+    right: str
+    similarity: float
+    images: tuple[ImageRef, ImageRef]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardEntry:
+    """A shard to be written: its file name, split, number of records, and the hash of the list of them."""
+
+    path: str
+    split: str
+    records: int
+    plan_sha256: str
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """All of a plan but the records themselves. `key` stands for the files and flags it was made of."""
+
+    key: str
+    organ: str
+    classes: tuple[str, ...]
+    counts: Counts
+    splits: dict[str, SplitCounts]
+    grouping: Grouping
+    near_duplicates: NearDuplicates
+    sizes: OriginalSizes
+    warnings: tuple[str, ...]
+    inputs_sha256: str
+    shards: tuple[ShardEntry, ...]
+    near_shown: tuple[ShownPair, ...]
+    left_out_shown: dict[str, ImageRef]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPlan:
+    """A record to be written: everything about it but its image, and where that lies."""
+
+    id: str
+    label: int
+    group: str
+    width: int
+    height: int
+    image: ImageRef
+
+
+def write_plan(work: Path, plan: Plan, table: Table, *, key: str, inputs_sha256: str) -> PlanSummary:
+    """Replace the plan in `work`."""
+    folder = work / PLAN_FOLDER
+    (folder / FILE_NAME).unlink(missing_ok=True)  # first, so that nobody takes the new shards for the old plan's
+    shutil.rmtree(folder, ignore_errors=True)
+    shards = []
+    for shard in plan.shards:
+        data = _shard_plan(plan, shard, table)
+        write_atomic(shard_plan_path(work, shard.path), data, sync=False)
+        shards.append(ShardEntry(shard.path, shard.split, len(shard.rows), hashlib.sha256(data).hexdigest()))
+    quarantine = quarantine_csv(plan.left_out).encode(errors="backslashreplace")
+    write_atomic(folder / QUARANTINE_NAME, quarantine, sync=False)
+    write_atomic(folder / NEAR_NAME, _near_csv(plan, table).encode(), sync=False)
+    summary = PlanSummary(
+        key=key,
+        organ=plan.organ,
+        classes=plan.classes,
+        counts=plan.counts,
+        splits=plan.splits,
+        grouping=plan.grouping,
+        near_duplicates=plan.near_duplicates,
+        sizes=plan.sizes,
+        warnings=plan.warnings,
+        inputs_sha256=inputs_sha256,
+        shards=tuple(shards),
+        near_shown=_near_shown(plan, table),
+        left_out_shown=_left_out_shown(plan, table),
+    )
+    write_atomic(folder / FILE_NAME, json.dumps(asdict(summary)).encode())
+    return summary
+
+
+def load_plan(work: Path, *, key: str) -> PlanSummary | None:
+    """The plan in `work`, if it is there, whole and made of the files and flags that `key` stands for."""
+    try:
+        values: dict[str, Any] = json.loads((work / PLAN_FOLDER / FILE_NAME).read_text())
+    except (OSError, ValueError):
+        return None
+    if values["key"] != key:
+        return None
+    pairs = (pair | {"images": tuple(ImageRef(**image) for image in pair["images"])} for pair in values["near_shown"])
+    return PlanSummary(
+        **values
+        | {
+            "classes": tuple(values["classes"]),
+            "counts": Counts(**values["counts"]),
+            "splits": {name: SplitCounts(**split) for name, split in values["splits"].items()},
+            "grouping": Grouping(**values["grouping"]),
+            "near_duplicates": NearDuplicates(**values["near_duplicates"]),
+            "sizes": _sizes(values["sizes"]),
+            "warnings": tuple(values["warnings"]),
+            "shards": tuple(ShardEntry(**shard) for shard in values["shards"]),
+            "near_shown": tuple(ShownPair(**pair) for pair in pairs),
+            "left_out_shown": {name: ImageRef(**image) for name, image in values["left_out_shown"].items()},
+        }
+    )
+
+
+def _sizes(values: dict[str, Any]) -> OriginalSizes:
+    commonest = tuple((size, number) for size, number in values["commonest"])
+    return OriginalSizes(commonest, values["distinct"], tuple(values["width"]), tuple(values["height"]))
+
+
+def shard_plan_path(work: Path, shard: str) -> Path:
+    """Where the records of a shard are listed."""
+    return work / PLAN_FOLDER / f"{shard}.json"
+
+
+def read_shard_plan(work: Path, shard: ShardEntry) -> list[RecordPlan]:
+    """The records of a shard, in order. Raises `FaultError` if the list isn't the one that was planned."""
+    data = shard_plan_path(work, shard.path).read_bytes()
+    if hashlib.sha256(data).hexdigest() != shard.plan_sha256:
+        raise FaultError(f"The plan of {shard.path} was changed. To fix it: run the same command again.")
+    columns = json.loads(data)
+    images = map(ImageRef, columns["chunk"], columns["start"], columns["bytes"], columns["crc32c"])
+    return list(map(RecordPlan, *(columns[name] for name in ("id", "label", "group", "width", "height")), images))
+
+
+def _shard_plan(plan: Plan, shard: PlannedShard, table: Table) -> bytes:
+    rows, records = shard.rows, plan.records
+    at = records.at(rows)
+    columns = {
+        "id": [table.ids[row] for row in rows.tolist()],
+        "label": records.labels[at].tolist(),
+        "group": [records.names[number] for number in records.groups[at].tolist()],
+        "width": table.width[rows].tolist(),
+        "height": table.height[rows].tolist(),
+        "chunk": [table.chunks[number] for number in table.chunk[rows].tolist()],
+        "start": table.start[rows].tolist(),
+        "bytes": table.bytes[rows].tolist(),
+        "crc32c": table.crc32c[rows].tolist(),
+    }
+    return json.dumps(columns, separators=(",", ":")).encode()
+
+
+def _near_csv(plan: Plan, table: Table) -> str:
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("path", "near_duplicate_of", "similarity"))
+    pairs = ((table.ids[pair.left], table.ids[pair.right], f"{pair.similarity:.4f}") for pair in plan.near)
+    writer.writerows(sorted(pairs))
+    return text.getvalue()
+
+
+def _near_shown(plan: Plan, table: Table) -> tuple[ShownPair, ...]:
+    """Pairs of two diagnoses first: one of their labels is probably wrong. Then the least sure ones."""
+    differing = [pair for pair in plan.near if table.diagnosis(pair.left) != table.diagnosis(pair.right)]
+    taken = set(differing)
+    pairs = [*differing, *(pair for pair in reversed(plan.near) if pair not in taken)][:PAIRS_SHOWN]
+    return tuple(
+        ShownPair(
+            left=table.ids[pair.left],
+            right=table.ids[pair.right],
+            similarity=round(pair.similarity, 4),
+            images=(table.image(pair.left), table.image(pair.right)),
+        )
+        for pair in pairs
+    )
+
+
+def _left_out_shown(plan: Plan, table: Table) -> dict[str, ImageRef]:
+    """Images that could be decoded and were left out all the same, such as those with two diagnoses."""
+    wanted = [row.path for row in plan.left_out if row.outcome == "quarantined"]
+    found: dict[str, ImageRef] = {}
+    for name in wanted:
+        row = table.find(name)
+        if row not in table.reasons:
+            found[name] = table.image(row)
+        if len(found) == LEFT_OUT_SHOWN:
+            break
+    return found

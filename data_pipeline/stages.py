@@ -1,0 +1,279 @@
+"""The four stages of a conversion, alone or as one of several workers that share a folder.
+
+    manifest = convert(conversion)      # None if sealing is left to another stage or worker
+
+Workers don't talk to each other. What one has finished lies in the shared work folder under a name that says what it
+is made of, and whoever needs it looks there: chunks of the inspection, the plan, receipts of shards. Worker 0 makes the
+plan once all chunks are there, and the seal once all shards are; if nothing comes for long, it makes what is missing.
+"""
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from data_pipeline.audit import audit_file, audit_shards
+from data_pipeline.cli import FaultError, RequestError
+from data_pipeline.conversion import Conversion
+from data_pipeline.images import identity
+from data_pipeline.inspect_stage import ChunkTask, combine_sha256, inputs_sha256, inspect
+from data_pipeline.manifest import FILE_NAME, DatasetError, Manifest
+from data_pipeline.plan import Plan, make_plan
+from data_pipeline.plan_folder import PlanSummary, ShardEntry, load_plan, write_plan
+from data_pipeline.seal import restore_after_crash, seal
+from data_pipeline.spool import ChunkLostError, read_image
+from data_pipeline.storage import exclusive, remove_unfinished, shared
+from data_pipeline.table import load_table
+from data_pipeline.write import INSPECT_FOLDER, WrittenShard, find_written, write_shards
+
+POLL_S, TELL_S = 0.5, 30.0
+Result = TypeVar("Result")
+
+
+def convert(conversion: Conversion) -> Manifest | None:
+    """Run the stages that were asked for, or find that all is done.
+
+    The dataset's manifest, or None if sealing it is left to another stage or worker. Raises `RequestError` where a
+    person has to decide.
+    """
+    with _locked(conversion):
+        if conversion.share.leads:
+            restore_after_crash(conversion.target)
+        if conversion.share.of == 1:
+            remove_unfinished(conversion.work)
+        before = _manifest_text(conversion)
+        done = _existing(conversion)
+        if done is None:
+            say(f"{conversion.organ}: {len(conversion.files)} files in {conversion.source.description}")
+            try:
+                done = _run(conversion, _Wait(conversion, before))
+            except _SealedElsewhere:
+                return Manifest.load(conversion.target)
+        if done and conversion.share.leads:
+            shutil.rmtree(conversion.work, ignore_errors=True)
+        return done
+
+
+def _run(conversion: Conversion, wait: "_Wait") -> Manifest | None:
+    stages, leads = conversion.stages, conversion.share.leads
+    written: dict[str, WrittenShard] = {}
+    if "inspect" in stages:
+        _inspect(conversion, conversion.share.take(conversion.chunks))
+    if "plan" in stages and leads:
+        wait.until(
+            lambda: _chunks_missing(conversion),
+            "chunks of files aren't inspected yet",
+            stage="inspect",
+            take_over=lambda: _inspect(conversion, conversion.chunks),
+        )
+        _plan(conversion)
+    if "write" in stages or ("seal" in stages and leads):
+        wait.until(lambda: _plan_missing(conversion), "plan for these files and flags isn't there yet", stage="plan")
+        summary = load_plan(conversion.work, key=conversion.key)
+        if summary is None:
+            raise FaultError(f"Another command replaced the plan of {conversion.organ}. To fix it: run this one again.")
+        if "write" in stages:
+            written = _write(conversion, conversion.share.take(summary.shards))
+        if "seal" in stages and leads:
+            missing = lambda: len(summary.shards) - len(_collect(conversion, summary, written))  # noqa: E731
+            wait.until(
+                missing,
+                "shards aren't written yet",
+                stage="write",
+                take_over=lambda: _write(conversion, summary.shards),
+            )
+            return seal(
+                summary,
+                _collect(conversion, summary, written),
+                work=conversion.work,
+                target=conversion.target,
+                settings=conversion.settings,
+                workers=conversion.workers,
+            )
+    return None
+
+
+def _plan(conversion: Conversion) -> None:
+    plan = _repairing(conversion, lambda: _planned(conversion))
+    say(f"   group  {plan.grouping.rule}: {plan.grouping.description}")
+    for name, group in plan.grouping.examples.items():
+        say(f"          {name} → {group}")
+    if plan.near:
+        found = plan.near_duplicates
+        say(f"    link  {found.images} images look like another one, in {found.pairs} pairs (see the card)")
+
+
+def _planned(conversion: Conversion) -> Plan:
+    """Make the plan and write it down."""
+    folder = conversion.work / INSPECT_FOLDER
+    table = load_table(folder, [chunk.name for chunk in conversion.chunks])
+    _, encoding, quality = conversion.settings.stored_as
+
+    def identify(row: int) -> bytes:
+        stored = read_image(folder, table.image(row))
+        return identity(stored, kept=bool(table.kept[row]), encoding=encoding, quality=quality)
+
+    plan = make_plan(
+        table,
+        organ=conversion.organ,
+        settings=conversion.settings,
+        rule=conversion.rule,
+        identify=identify,
+        given=conversion.given,
+        diagnoses=conversion.source.diagnoses(),
+    )
+    inputs = combine_sha256(table.named_digests())
+    write_plan(conversion.work, plan, table, key=conversion.key, inputs_sha256=inputs)
+    return plan
+
+
+def _write(conversion: Conversion, shards: Sequence[ShardEntry]) -> dict[str, WrittenShard]:
+    """Write those of `shards` that aren't there."""
+    work = partial(write_shards, shards, work=conversion.work, workers=conversion.workers)
+    return {one.seal.path: one for one in _repairing(conversion, work)}
+
+
+def _repairing(conversion: Conversion, work: Callable[[], Result]) -> Result:
+    """`work()`. A chunk of the inspection that has got lost is made again, whoever made it; but only once."""
+    lost: set[str] = set()
+    while True:
+        try:
+            return work()
+        except ChunkLostError as error:
+            task = next((chunk for chunk in conversion.chunks if chunk.name == error.name), None)
+            if error.name in lost or task is None:
+                raise
+            lost.add(error.name)
+            _inspect(conversion, [task])
+
+
+def _inspect(conversion: Conversion, chunks: Sequence[ChunkTask]) -> None:
+    folder = conversion.work / INSPECT_FOLDER
+    inspect(conversion.source, chunks, work=folder, settings=conversion.settings, workers=conversion.workers)
+
+
+def _chunks_missing(conversion: Conversion) -> int:
+    folder = conversion.work / INSPECT_FOLDER
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return sum(chunk.file_name not in there for chunk in conversion.chunks)
+
+
+def _plan_missing(conversion: Conversion) -> int:
+    return int(load_plan(conversion.work, key=conversion.key) is None)
+
+
+def _collect(conversion: Conversion, summary: PlanSummary, written: dict[str, WrittenShard]) -> list[WrittenShard]:
+    """The shards that are there: `written` by us, or found."""
+    shards = (written.get(entry.path) or find_written(entry, work=conversion.work) for entry in summary.shards)
+    return [shard for shard in shards if shard]
+
+
+class _SealedElsewhere(Exception):
+    """While we waited, worker 0 has sealed the dataset: there is nothing left for us to do."""
+
+
+class _Wait:
+    """Waiting for other workers, or, for a stage by itself, saying what is missing."""
+
+    def __init__(self, conversion: Conversion, manifest_before: str) -> None:
+        self._conversion = conversion
+        self._before = manifest_before
+
+    def until(
+        self, missing: Callable[[], int], what: str, *, stage: str, take_over: Callable[[], object] | None = None
+    ) -> None:
+        """Return when `missing()` is 0. Raises `RequestError` if it isn't and waiting is no use.
+
+        If nothing comes for long, the work is taken over: a worker that has no node yet may wait for ours.
+        """
+        told = progressed = time.monotonic()
+        before = 0
+        while number := missing():
+            if number != before:
+                before, progressed = number, time.monotonic()
+            if not self._conversion.waits:
+                raise RequestError(
+                    f"{self._conversion.organ}: {number} {what}. To fix it: run --stage={stage} with the same flags "
+                    "first, on every worker."
+                )
+            if _manifest_text(self._conversion) not in ("", self._before):
+                raise _SealedElsewhere
+            if take_over and time.monotonic() - progressed > self._conversion.patience_s:
+                say(f"{number} {what}, and nothing comes: worker 0 makes them itself")
+                take_over()
+            elif time.monotonic() - told > TELL_S:
+                told = time.monotonic()
+                say(f"waiting: {number} {what}")
+            time.sleep(POLL_S)
+
+
+def _existing(conversion: Conversion) -> Manifest | None:
+    """The dataset at the target if it is what was asked for; None if it must be made."""
+    target, settings = conversion.target, conversion.settings.to_json()
+    if not target.exists():
+        return None
+    if not (target / FILE_NAME).exists():
+        raise RequestError(f"{target} exists and is no dataset of ours. To fix it: move it away.")
+    try:
+        manifest = Manifest.load(target)
+    except DatasetError:
+        if conversion.overwrite:
+            return None
+        raise
+    differences = [
+        f"--{name} was {manifest.settings.get(name)!r} and is {value!r}"
+        for name, value in settings.items()
+        if manifest.settings.get(name) != value
+    ]
+    if not differences:
+        inputs = inputs_sha256(conversion.source, conversion.files, workers=conversion.workers)
+        differences += ["the images have changed"] * (inputs != manifest.inputs_sha256)
+    if not differences:
+        differences = _damage(target, manifest, conversion.workers)
+    if not differences:
+        say(f"{manifest.organ}: up to date, nothing to do")
+        return manifest
+    if conversion.overwrite:
+        return None
+    raise RequestError(
+        f"The dataset at {target} isn't what this command would make: {'; '.join(differences[:5])}. "
+        "To fix it: add --overwrite to replace it, or name another --tfrecords."
+    )
+
+
+def _damage(target: Path, manifest: Manifest, workers: int) -> list[str]:
+    problems = [problem for file in manifest.files if (problem := audit_file(target, file))]
+    audits = audit_shards(
+        target, manifest.shards, image_size=manifest.image_size, decode=False, workers=workers, title="check"
+    )
+    return problems + [problem for audit in audits for problem in audit.problems]
+
+
+def _manifest_text(conversion: Conversion) -> str:
+    try:
+        return (conversion.target / FILE_NAME).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+@contextmanager
+def _locked(conversion: Conversion) -> Iterator[None]:
+    """Alone in the work folder, or with the other workers of the same job and nobody else."""
+    share, lock = conversion.share, conversion.tfrecords / f".{conversion.organ}.lock"
+    busy = f"{conversion.organ} is being converted by another process. To fix it: wait for its end."
+    if share.of == 1:
+        with exclusive(lock, otherwise=busy):
+            yield
+        return
+    same = f"Worker {share.number} of {conversion.organ} is running. To fix it: wait for its end, or see --worker."
+    with shared(lock, otherwise=busy), exclusive(lock.with_name(f"{lock.name}.{share.number}"), otherwise=same):
+        yield
+
+
+def say(message: str) -> None:
+    """Tell the person who watches."""
+    print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,79 @@
+"""Two ways over the same files in the same run, taking turns, so that a machine whose speed drifts treats both alike.
+
+    ours, theirs = in_turns(measure_ours, measure_theirs)
+    print(table([Row("decoding", "µs CPU", ours, theirs, AtMost(1.3))]))
+
+Medians of the turns are reported, with their range.
+"""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tabulate import tabulate
+
+TURNS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """A bar that a number may not exceed."""
+
+    limit: float
+
+    def verdict(self, reached: float) -> str:
+        return "met" if reached <= self.limit else f"short by {reached / self.limit - 1:.1%}"
+
+    def __str__(self) -> str:
+        return f"≤ {self.limit:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class AtLeast:
+    """A bar that a number has to reach."""
+
+    limit: float
+
+    def verdict(self, reached: float) -> str:
+        return "met" if reached >= self.limit else f"short by {1 - reached / self.limit:.1%}"
+
+    def __str__(self) -> str:
+        return f"≥ {self.limit:g}"
+
+
+Bar = AtMost | AtLeast
+
+
+@dataclass(frozen=True)
+class Row:
+    """A claim, what both ways reached in each turn, and the bar for the ratio of their medians."""
+
+    claim: str
+    unit: str
+    ours: Sequence[float]
+    theirs: Sequence[float]
+    bar: Bar | None = None
+
+    def cells(self) -> list[str]:
+        ratio = statistics.median(self.ours) / statistics.median(self.theirs)
+        bar, verdict = (str(self.bar), self.bar.verdict(ratio)) if self.bar else ("–", "–")
+        return [self.claim, spread(self.ours, self.unit), spread(self.theirs, self.unit), f"{ratio:.2f}", bar, verdict]
+
+
+def spread(values: Sequence[float], unit: str) -> str:
+    """Median and range."""
+    return f"{statistics.median(values):,.0f} {unit} ({min(values):,.0f} – {max(values):,.0f})"
+
+
+def in_turns(
+    ours: Callable[[], float], theirs: Callable[[], float], *, turns: int = TURNS
+) -> tuple[list[float], list[float]]:
+    """Both measurements `turns` times, one after the other, after one turn that isn't counted."""
+    pairs = [(ours(), theirs()) for _ in range(turns + 1)][1:]
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """In GitHub's Markdown."""
+    header = ["what", "ours", "theirs", "ours / theirs", "bar", "met"]
+    return tabulate([row.cells() for row in rows], header, tablefmt="github", disable_numparse=True)
