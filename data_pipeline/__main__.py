@@ -167,6 +167,8 @@ def _make_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
+        if error.errno in cli.DISK_TROUBLE and error.errno not in cli.NO_PERMISSION:
+            raise  # the folder is right, the disk isn't
         fix = f"name a folder that this user may write to ({error})"
         raise cli.invalid_flag("tfrecords", expected="a writable folder", received=str(folder), fix=fix) from error
 

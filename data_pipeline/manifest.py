@@ -194,11 +194,31 @@ class Manifest:
             ) from error
 
 
-def load_offsets(folder: Path, shard: ShardSeal) -> NDArray[np.int64]:
-    """Where each record of `shard` starts, in bytes, and where the last one ends: `[records + 1] int64`.
+@dataclass(frozen=True, slots=True)
+class ShardIndex:
+    """Where the records of a shard lie and what they are.
 
-    Raises `DatasetError` if the index isn't the sealed one.
+    `offsets` is where each starts, in bytes, and where the last one ends: `[records + 1] int64`. `checksums` are those
+    of their data, as the frames hold them, `[records] uint32`: without, shards of equal layout could change names.
     """
+
+    offsets: NDArray[np.int64]
+    checksums: NDArray[np.uint32]
+
+    def to_bytes(self) -> bytes:
+        return self.offsets.astype("<i8").tobytes() + self.checksums.astype("<u4").tobytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, records: int) -> Self:
+        """Raises `ValueError` if `data` isn't the index of so many records."""
+        if len(data) != 12 * records + 8:
+            raise ValueError(f"not the index of {records} records")
+        edge = 8 * (records + 1)
+        return cls(np.frombuffer(data[:edge], dtype="<i8"), np.frombuffer(data[edge:], dtype="<u4"))
+
+
+def load_index(folder: Path, shard: ShardSeal) -> ShardIndex:
+    """The index of a shard. Raises `DatasetError` if it isn't the sealed one."""
     path = folder / shard.offsets.path
     try:
         data = path.read_bytes()
@@ -208,7 +228,15 @@ def load_offsets(folder: Path, shard: ShardSeal) -> NDArray[np.int64]:
         ) from error
     if hashlib.sha256(data).hexdigest() != shard.offsets.sha256:
         raise DatasetError(f"{path} isn't the file that was sealed. To fix it: restore it or convert again.")
-    return np.frombuffer(data, dtype="<i8")
+    try:
+        return ShardIndex.from_bytes(data, shard.records)
+    except ValueError as error:
+        raise DatasetError(f"{path} is {error}. To fix it: restore the file or convert again.") from error
+
+
+def load_offsets(folder: Path, shard: ShardSeal) -> NDArray[np.int64]:
+    """The offsets of `load_index` alone."""
+    return load_index(folder, shard).offsets
 
 
 def quarantine_csv(rows: Iterable[QuarantineRow]) -> str:

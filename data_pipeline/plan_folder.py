@@ -61,7 +61,10 @@ class ShardEntry:
 
 @dataclass(frozen=True)
 class PlanSummary:
-    """All of a plan but the records themselves. `key` stands for the files and flags it was made of."""
+    """All of a plan but the records themselves. `key` stands for the files and flags it was made of.
+
+    `tables` holds the SHA-256 of the CSV files beside it.
+    """
 
     key: str
     organ: str
@@ -73,6 +76,7 @@ class PlanSummary:
     sizes: OriginalSizes
     warnings: tuple[str, ...]
     inputs_sha256: str
+    tables: dict[str, str]
     shards: tuple[ShardEntry, ...]
     near_shown: tuple[ShownPair, ...]
     left_out_shown: dict[str, ImageRef]
@@ -100,9 +104,12 @@ def write_plan(work: Path, plan: Plan, table: Table, *, key: str, inputs_sha256:
         data = _shard_plan(plan, shard, table)
         write_atomic(shard_plan_path(work, shard.path), data, sync=False)
         shards.append(ShardEntry(shard.path, shard.split, len(shard.rows), hashlib.sha256(data).hexdigest()))
-    quarantine = quarantine_csv(plan.left_out).encode(errors="backslashreplace")
-    write_atomic(folder / QUARANTINE_NAME, quarantine, sync=False)
-    write_atomic(folder / NEAR_NAME, _near_csv(plan, table).encode(), sync=False)
+    tables = {
+        QUARANTINE_NAME: quarantine_csv(plan.left_out).encode(errors="backslashreplace"),
+        NEAR_NAME: _near_csv(plan, table).encode(),
+    }
+    for name, data in tables.items():
+        write_atomic(folder / name, data, sync=False)
     summary = PlanSummary(
         key=key,
         organ=plan.organ,
@@ -114,21 +121,27 @@ def write_plan(work: Path, plan: Plan, table: Table, *, key: str, inputs_sha256:
         sizes=plan.sizes,
         warnings=plan.warnings,
         inputs_sha256=inputs_sha256,
+        tables={name: hashlib.sha256(data).hexdigest() for name, data in tables.items()},
         shards=tuple(shards),
         near_shown=_near_shown(plan, table),
         left_out_shown=_left_out_shown(plan, table),
     )
-    write_atomic(folder / FILE_NAME, json.dumps(asdict(summary)).encode())
+    values = asdict(summary)
+    write_atomic(folder / FILE_NAME, json.dumps(values | {"sha256": _digest(values)}).encode())
     return summary
 
 
 def load_plan(work: Path, *, key: str) -> PlanSummary | None:
     """The plan in `work`, if it is there, whole and made of the files and flags that `key` stands for."""
+    folder = work / PLAN_FOLDER
     try:
-        values: dict[str, Any] = json.loads((work / PLAN_FOLDER / FILE_NAME).read_text())
-    except (OSError, ValueError):
+        values: dict[str, Any] = json.loads((folder / FILE_NAME).read_bytes())
+        if values.pop("sha256") != _digest(values):
+            return None
+        tables = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in values["tables"]}
+    except (OSError, ValueError, KeyError, AttributeError):
         return None
-    if values["key"] != key:
+    if values["key"] != key or values["tables"] != tables:
         return None
     pairs = (pair | {"images": tuple(ImageRef(**image) for image in pair["images"])} for pair in values["near_shown"])
     return PlanSummary(
@@ -146,6 +159,10 @@ def load_plan(work: Path, *, key: str) -> PlanSummary | None:
             "left_out_shown": {name: ImageRef(**image) for name, image in values["left_out_shown"].items()},
         }
     )
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _sizes(values: dict[str, Any]) -> OriginalSizes:

@@ -32,7 +32,7 @@ from data_pipeline.manifest import (
 )
 from data_pipeline.plan_folder import PLAN_FOLDER, PlanSummary
 from data_pipeline.settings import Settings
-from data_pipeline.storage import sync_folder, write_atomic
+from data_pipeline.storage import errors_naming, flush, sync_folder, write_atomic
 from data_pipeline.write import DATASET_FOLDER, WrittenShard, receipt_path, write_shard
 
 
@@ -65,7 +65,8 @@ def seal(
     )
     for name in (QUARANTINE_NAME, NEAR_NAME):
         write_atomic(folder / name, (work / PLAN_FOLDER / name).read_bytes())
-    write_tfds_metadata(folder, described)
+    with errors_naming(folder):
+        write_tfds_metadata(folder, described)
     card = render_card(described, read_quarantine(folder), card_images(summary, described, work))
     write_atomic(folder / CARD_NAME, card.encode(errors="backslashreplace"))
     manifest = _with_files(described, folder)
@@ -128,18 +129,14 @@ def write_tfds_metadata(folder: Path, manifest: Manifest) -> None:
         for name in manifest.splits
         if manifest.shards_of(name)
     ]
-    try:
-        tfds.folder_dataset.write_metadata(
-            data_dir=str(folder),
-            features=features,
-            split_infos=splits,
-            filename_template=template,
-            supervised_keys=("image", "label"),
-            check_data=False,
-        )
-    except OSError as error:
-        error.filename = error.filename or str(folder)  # a full disk doesn't say by itself which one it is
-        raise
+    tfds.folder_dataset.write_metadata(
+        data_dir=str(folder),
+        features=features,
+        split_infos=splits,
+        filename_template=template,
+        supervised_keys=("image", "label"),
+        check_data=False,
+    )
 
 
 def restore_after_crash(target: Path) -> None:
@@ -174,6 +171,7 @@ def _with_files(manifest: Manifest, folder: Path) -> Manifest:
     others = sorted(path for path in folder.iterdir() if path.name not in shards | {FILE_NAME})
     files = []
     for path in others:
+        flush(path)  # those of tensorflow-datasets aren't yet
         data = path.read_bytes()
         files.append(FileSeal(path.name, hashlib.sha256(data).hexdigest(), len(data)))
     return replace(manifest, files=tuple(files))

@@ -59,6 +59,16 @@ def atomic_file(path: Path, *, flush: bool = True, sync: bool = True) -> Iterato
         sync_folder(path.parent)
 
 
+@contextmanager
+def errors_naming(path: Path) -> Iterator[None]:
+    """Within this block, an `OSError` that names no file names `path`: a full disk doesn't say which one it is."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def write_atomic(path: Path, data: bytes, *, flush: bool = True, sync: bool = True) -> None:
     """Write `data` to `path`, whole or not at all; `flush` and `sync` as for `atomic_file`."""
     with atomic_file(path, flush=flush, sync=sync) as file:
@@ -101,10 +111,15 @@ def _locked(path: Path, kind: int, otherwise: str) -> Iterator[None]:
         yield
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Make the contents of a file survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` survive a power cut."""
+    flush(folder)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.manifest import FileSeal, ShardSeal
+from data_pipeline.manifest import FileSeal, ShardIndex, ShardSeal
 from data_pipeline.parallel import in_processes
 from data_pipeline.plan_folder import ShardEntry, read_shard_plan
 from data_pipeline.schema import Record, encode_example, frame_record
@@ -70,7 +70,7 @@ def write_shard(shard: ShardEntry, *, work: Path) -> WrittenShard:
     if there:
         return there
     records = read_shard_plan(work, shard)
-    offsets = [0]
+    offsets, checksums = [0], []
     digest = hashlib.sha256()
     with atomic_file(work / DATASET_FOLDER / shard.path, sync=False) as file:
         for planned in records:
@@ -80,7 +80,8 @@ def write_shard(shard: ShardEntry, *, work: Path) -> WrittenShard:
             file.write(frame)
             digest.update(frame)
             offsets.append(offsets[-1] + len(frame))
-    index = np.asarray(offsets, dtype="<i8").tobytes()
+            checksums.append(int.from_bytes(frame[-4:], "little"))
+    index = ShardIndex(np.asarray(offsets, dtype="<i8"), np.asarray(checksums, dtype="<u4")).to_bytes()
     index_path = shard.path + OFFSETS_SUFFIX
     write_atomic(work / DATASET_FOLDER / index_path, index, sync=False)
     index_seal = FileSeal(index_path, hashlib.sha256(index).hexdigest(), len(index))

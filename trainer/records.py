@@ -3,8 +3,9 @@
     reader = RecordReader(Path("tfrecords/cervix"), manifest, "train")
     examples = reader.read(np.array([411, 7, 93]))
 
-Shards are memory-mapped, so that only what is read takes memory. Every frame's CRC32C is checked at every read; a
-record that doesn't match stops the program, because a reader that skips it would train on other data than was sealed.
+Shards are memory-mapped, so that only what is read takes memory. Every frame's CRC32C is checked at every read, and
+against the sealed index; a record that doesn't match stops the program, because a reader that skips it would train on
+other data than was sealed.
 """
 
 import mmap
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.manifest import DatasetError, Manifest, load_offsets
+from data_pipeline.manifest import DatasetError, Manifest, load_index
 from data_pipeline.schema import CorruptRecord, Record, decode_example, unframe_record
 
 _FIX = "To fix it: restore the shard from a copy, or convert again with --overwrite."
@@ -29,7 +30,7 @@ class RecordReader:
         self._shards = manifest.shards_of(split)
         self._folder = folder
         self.image_size = manifest.image_size
-        self._offsets = [load_offsets(folder, shard) for shard in self._shards]
+        self._indexes = [load_index(folder, shard) for shard in self._shards]
         self._maps = [_map(folder / shard.path, shard.bytes) for shard in self._shards]
         self._first = np.cumsum([0] + [shard.records for shard in self._shards])
         self.failure: DatasetError | None = None
@@ -65,9 +66,12 @@ class RecordReader:
         return [decode_example(data) for data in self.read(indices)]
 
     def _read_one(self, shard: int, record: int) -> bytes:
-        start, end = self._offsets[shard][record : record + 2].tolist()
+        index, buffer = self._indexes[shard], self._maps[shard]
+        start, end = index.offsets[record : record + 2].tolist()
         try:
-            return unframe_record(self._maps[shard], start, end)
+            if int.from_bytes(buffer[end - 4 : end], "little") != index.checksums[record]:
+                raise CorruptRecord("its checksum isn't the one that was sealed")
+            return unframe_record(buffer, start, end)
         except CorruptRecord as error:
             raise DatasetError(
                 f"{self._folder / self._shards[shard].path}, record {record}: {error}. {_FIX}"

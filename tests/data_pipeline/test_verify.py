@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from data_pipeline import cli
-from data_pipeline.manifest import DatasetError, FileSeal, Manifest, NearDuplicates, ShardSeal, load_offsets
+from data_pipeline.manifest import DatasetError, FileSeal, Manifest, NearDuplicates, ShardIndex, ShardSeal, load_offsets
 from data_pipeline.schema import encode_example, frame_record
 from data_pipeline.verify import verify
 from tests.conftest import run_module
@@ -57,7 +57,8 @@ def test_verify_finds_a_leak_that_was_planted(images: Path, tmp_path: Path) -> N
     stolen = read_all(folder, manifest, "train")[0]
     test_shard = manifest.shards_of("test")[0]
     frames = [frame_record(encode_example(r)) for r in [*read_all(folder, manifest, "test"), stolen]]
-    offsets = np.cumsum([0] + [len(frame) for frame in frames]).astype("<i8").tobytes()
+    checksums = np.frombuffer(b"".join(frame[-4:] for frame in frames), dtype="<u4")
+    offsets = ShardIndex(np.cumsum([0] + [len(frame) for frame in frames]), checksums).to_bytes()
     data = b"".join(frames)
     (folder / test_shard.path).write_bytes(data)
     (folder / test_shard.offsets.path).write_bytes(offsets)
