@@ -13,8 +13,9 @@ demo: $(VENV)/.runtime
 	$(PY) -m trainer --organ=salivary_gland --tfrecords=demo/tfrecords --runs=demo/runs \
 		--epochs=20 --batch_size=32 --precision=auto
 
+# Files of tests are shared by as many processes as there are processors, four at most.
 test: $(VENV)/.test
-	$(PY) -m pytest -m "not container"
+	$(PY) -m pytest -m "not container" --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 # Builds the image with a real Docker engine and runs convert → train → predict in it. Needs root and some minutes.
 test-container: $(VENV)/.test

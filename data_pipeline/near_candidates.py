@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 
 from data_pipeline.near_moments import ORDERS, Spectra, spectra
 
-TABLES = 8
-STRETCH, STRETCHES_AT_ONCE = 256, 16
-ROWS_AT_ONCE = 16384
-# Whatever the zoom between two images, up to three rings, one of these windows on one shows what one on the other does.
+# Where more images lie between two copies, more tables are needed for one in which the copies are neighbours.
+TABLES, TABLES_PER_DOUBLING = 4, 1.25
+STRETCH, STRETCHES_AT_ONCE = 128, 32
+# So many pairs of an image, on average, are worth a round of comparisons, after which those connected needn't be
+# compared. Fewer wait for the next table's, which are often the same ones.
+PAIRS_PER_ROUND = 4
+ROWS_AT_ONCE, ROWS_FOR_MEDIAN = 4096, 1024
 # Every other ring is enough. Whatever the zoom between two images, up to three rings, one window on the one shows what
 # another window on the other does.
 WINDOWS = tuple(slice(first, first + 9, 2) for first in (0, 1, 3))
@@ -31,25 +34,37 @@ KIND_LENGTH = 280
 VIEW_SQUARE = 2 * KIND_LENGTH**2
 # The cosine above which two views are alike; stricter where so many images make chance likenesses common.
 LEAST_LIKENESS, MOST_LIKENESS, LIKENESS_PER_DOUBLING, FEW_IMAGES = 0.45, 0.75, 0.03, 2000
+# By how much less alike, at most, two images' views are than the images: true of all but 2 of 560 real pairs that were
+# made by turning, zooming and cropping.
+MOST_UNLIKE = 0.25
 # On average over a stretch. Of more, each view keeps its best: copies need to be connected, not all paired.
-LIKE_PER_VIEW = 4
+LIKE_PER_VIEW = 2
 
 Indices = NDArray[np.int64]
 
 
-def candidates(prints: NDArray[np.int8], kept: Indices) -> Iterator[tuple[Indices, Indices]]:
-    """Pairs among `prints[kept]`, `[n, 192] int8`, table by table, none twice in a table."""
+def candidates(
+    prints: NDArray[np.int8], kept: Indices, needed: NDArray[np.float64]
+) -> Iterator[tuple[Indices, Indices]]:
+    """Pairs among `prints[kept]`, `[n, 192] int8`, round by round, none twice in a round.
+
+    `needed`, `[n]`: the correlation that a copy of each has to have.
+    """
     n = len(kept)
     if n < 2:
         return
     views = _views(prints, kept)
     doublings = max(0.0, float(np.log2(n / FEW_IMAGES)))
     likeness = min(MOST_LIKENESS, LEAST_LIKENESS + LIKENESS_PER_DOUBLING * doublings)
-    for table in range(TABLES if len(views) > STRETCH else 1):
-        order = _order(views, table)
-        pairs = [_alike(views, stretches, n, likeness) for stretches in _stretches(order)]
-        keys = np.unique(np.concatenate(pairs))
-        yield keys // n, keys % n
+    least = np.maximum(likeness, needed - MOST_UNLIKE).astype(np.float32)
+    tables = TABLES + round(TABLES_PER_DOUBLING * doublings) if len(views) > STRETCH else 1
+    waiting: list[Indices] = []
+    for table in range(tables):
+        waiting += [_alike(views, stretches, least) for stretches in _stretches(_order(views, table))]
+        if table == tables - 1 or sum(map(len, waiting)) > PAIRS_PER_ROUND * n:
+            keys = np.unique(np.concatenate(waiting))
+            waiting.clear()
+            yield keys // n, keys % n
 
 
 def _views(prints: NDArray[np.int8], kept: Indices) -> NDArray[np.int8]:
@@ -91,15 +106,23 @@ def _order(views: NDArray[np.int8], table: int) -> Indices:
     # Unlike newer generators, this one keeps its numbers in every version of NumPy.
     ends = np.random.RandomState(table).randint(0, rows, (2, cuts + 1))
     directions = (views[ends[0]].astype(np.float32) - views[ends[1]]).T
-    halves = np.median(views[:: max(1, rows // ROWS_AT_ONCE)].astype(np.float32) @ directions, axis=0)
-    weights = 2 ** np.arange(cuts)[::-1]
+    sample = views[:: max(1, rows // ROWS_FOR_MEDIAN)]
+    halves = np.median(sample.astype(np.float32) @ directions, axis=0)
+    weights = (2 ** np.arange(cuts)[::-1]).astype(np.float32)
+    bits = rows.bit_length()
     keys = np.empty(rows, dtype=np.int64)
     for start in range(0, rows, ROWS_AT_ONCE):
         along = views[start : start + ROWS_AT_ONCE].astype(np.float32) @ directions
-        sides = (along[:, :cuts] > halves[:cuts]) @ weights
+        sides = ((along[:, :cuts] > halves[:cuts]) @ weights).astype(np.int64)
         # The last direction's value is a whole number of 23 bits and a sign.
-        keys[start : start + ROWS_AT_ONCE] = sides * 2**24 + along[:, cuts].astype(np.int64) + 2**23
-    return keys.argsort(kind="stable")
+        some = keys[start : start + ROWS_AT_ONCE]
+        some[...] = sides * 2**24 + along[:, cuts].astype(np.int64) + 2**23
+        # A row's number in the lowest bits decides between equal keys, whatever way of sorting NumPy chooses.
+        some <<= bits
+        some += np.arange(start, start + len(some))
+    keys.sort()
+    keys &= 2**bits - 1
+    return keys
 
 
 def _stretches(order: Indices) -> Iterator[Indices]:
@@ -113,30 +136,43 @@ def _stretches(order: Indices) -> Iterator[Indices]:
         yield order[None, -length:]
 
 
-def _alike(views: NDArray[np.int8], stretches: Indices, n: int, likeness: float) -> Indices:
-    """Pairs of images, as left · n + right, that have like views in one of `[some, stretch]`."""
-    length = stretches.shape[1]
+def _alike(views: NDArray[np.int8], stretches: Indices, least: NDArray[np.float32]) -> Indices:
+    """Pairs of images, as left · n + right, that have views as alike as both need in one of `[some, stretch]`."""
+    n, length = len(least), stretches.shape[1]
+    images = stretches % n
     block = views[stretches].astype(np.float32)
     products: NDArray[np.float32] = block @ block.transpose(0, 2, 1)
-    cells = np.flatnonzero(products > likeness * VIEW_SQUARE)
-    stretch = cells // length**2
-    crowded = np.bincount(stretch, minlength=len(stretches)) > (2 * LIKE_PER_VIEW + 1) * length
-    cells = cells[~crowded[stretch]]
-    cells = np.concatenate(
-        [cells, *(_best(products, stretches % n, which, likeness) for which in np.flatnonzero(crowded).tolist())]
-    )
-    stretch, row, column = np.unravel_index(cells, products.shape)
-    left, right = stretches[stretch, row] % n, stretches[stretch, column] % n
+    alike = products > (least[images] * np.float32(VIEW_SQUARE))[:, :, None]
+    crowded = np.count_nonzero(alike, axis=(1, 2)) > (2 * LIKE_PER_VIEW + 1) * length
+    few = np.flatnonzero(~crowded)
+    stretch, row, column = np.unravel_index(np.flatnonzero(alike[few]), (len(few), length, length))
+    cells = [(few[stretch], row, column)]
+    if crowded.any():
+        cells += _best(products, images, np.flatnonzero(crowded))
+    stretch, row, column = (np.concatenate(part) for part in zip(*cells, strict=True))
+    left, right = images[stretch, row], images[stretch, column]
+    near = products[stretch, row, column] > np.maximum(least[left], least[right]) * np.float32(VIEW_SQUARE)
     low, high = np.minimum(left, right), np.maximum(left, right)
-    return np.unique((low * n + high)[low < high])
+    return np.unique((low * n + high)[near & (low < high)])
 
 
-def _best(products: NDArray[np.float32], images: Indices, which: int, likeness: float) -> Indices:
-    """In one stretch, the cells of the most alike of the views of other images before, and after, each view."""
-    length = images.shape[1]
-    others = products[which] * (images[which][:, None] != images[which])
-    before = np.tri(length, k=-1, dtype=bool)
-    rows = np.tile(np.arange(length), 2)
-    columns = np.concatenate([(others * half).argmax(axis=1) for half in (before, before.T)])
-    alike = others[rows, columns] > likeness * VIEW_SQUARE
-    return np.asarray(which * length**2 + rows[alike] * length + columns[alike])
+def _best(products: NDArray[np.float32], images: Indices, crowded: Indices) -> list[tuple[Indices, Indices, Indices]]:
+    """In crowded stretches, the cells of the most alike of the views of other images before, and after, each view."""
+    _forget_same_image(products, images, crowded)
+    before = np.tri(images.shape[1], k=-1, dtype=np.float32)
+    cells = []
+    for half in (before, before.T):
+        column = (products[crowded] * half).argmax(axis=2)
+        row = np.broadcast_to(np.arange(images.shape[1]), column.shape)
+        cells.append((crowded.repeat(images.shape[1]), row.ravel(), column.ravel()))
+    return cells
+
+
+def _forget_same_image(products: NDArray[np.float32], images: Indices, crowded: Indices) -> None:
+    """Sets the products of an image's own views to 0, in crowded stretches."""
+    order = images[crowded].argsort(axis=1)
+    in_order = np.take_along_axis(images[crowded], order, axis=1)
+    for apart in range(1, len(WINDOWS)):
+        which, at = np.nonzero(in_order[:, apart:] == in_order[:, :-apart])
+        one, other = order[which, at], order[which, at + apart]
+        products[crowded[which], one, other] = products[crowded[which], other, one] = 0

@@ -14,6 +14,7 @@ machine, whatever its BLAS and threads.
 """
 
 from functools import cache
+from itertools import accumulate, repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,9 @@ WHOLE_RINGS = tuple(range(-MOST_ZOOM, MOST_ZOOM + 1, 2))
 HALF_RINGS = tuple(range(-MOST_ZOOM + 1, MOST_ZOOM, 2))
 # Of 30,000 real pairs, none correlated better by more than 0.06 at half a ring than at whole ones.
 MOST_BETWEEN_RINGS = 0.1
-PAIRS_AT_ONCE = 4096
+PAIRS_AT_ONCE = 1024
+# Of the sum of amplitudes that a correlation can't exceed.
+ROUNDING = 1e-4
 
 Spectra = NDArray[np.complex64]
 
@@ -64,53 +67,79 @@ def spectra(prints: NDArray[np.int8]) -> Spectra:
 
 
 def best_correlation(
-    prints: NDArray[np.int8], left: NDArray[np.int64], right: NDArray[np.int64], *, least: float = 0.0
+    prints: NDArray[np.int8],
+    left: NDArray[np.int64],
+    right: NDArray[np.int64],
+    *,
+    least: float | NDArray[np.float64] = 0.0,
 ) -> NDArray[np.float64]:
     """Of the pairs `[p]` of `[n, 192] int8`, in 0 … 1: the correlation at the best angle, hand and zoom.
 
-    Half rings aren't tried for pairs that are too far from correlating by `least`.
+    Half rings aren't tried for pairs that are too far from correlating by `least`, of one or of `[p]`; of pairs that
+    can't correlate so well, 0 may be all that's said.
     """
     best = np.zeros(len(left))
+    enough = np.broadcast_to(least, best.shape)
     for start in range(0, len(left), PAIRS_AT_ONCE):
         part = np.arange(start, min(start + PAIRS_AT_ONCE, len(left)))
-        for zooms in (WHOLE_RINGS, HALF_RINGS):
-            a, b = spectra(prints[left[part]]), spectra(prints[right[part]])
+        for zooms, short in ((WHOLE_RINGS, MOST_BETWEEN_RINGS), (HALF_RINGS, 0)):
+            a, b = _planes(prints[left[part]]), _planes(prints[right[part]])
+            some = np.maximum(best[part], enough[part] - short)
             for zoom in zooms:
-                best[part] = np.maximum(best[part], _correlation(*zoomed(a, b, zoom)))
-            part = part[best[part] >= least - MOST_BETWEEN_RINGS]
+                _improve(some, *_zoomed(a, b, zoom))
+            improved = some > enough[part] - short
+            best[part[improved]] = some[improved]
+            part = part[improved]
     return best
 
 
-def zoomed(a: Spectra, b: Spectra, half_rings: int) -> tuple[Spectra, Spectra]:
+def _planes(prints: NDArray[np.int8]) -> NDArray[np.float32]:
+    """`[p, 192] int8` → `[rings, (real, imaginary), orders, p]`: neighbours in memory are added up at once."""
+    planes = prints.T.reshape(RINGS, ORDERS, 2, len(prints)).transpose(0, 2, 1, 3)
+    return planes.astype(np.float32, order="C")
+
+
+def _zoomed(
+    a: NDArray[np.float32], b: NDArray[np.float32], half_rings: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The rings that show the same part if `a` is to be zoomed in by so many half rings (if negative, `b`)."""
     if half_rings < 0:
-        b, a = zoomed(b, a, -half_rings)
+        b, a = _zoomed(b, a, -half_rings)
         return a, b
     whole, half = divmod(half_rings, 2)
     kept = RINGS - whole - half
     if half:  # between two rings lies their mean; the sum keeps it a whole number
-        return a[:, whole : whole + kept] + a[:, whole + 1 :], b[:, :kept]
-    return a[:, whole:], b[:, :kept]
+        return a[whole : whole + kept] + a[whole + 1 :], b[:kept]
+    return a[whole:], b[:kept]
 
 
 @cache
-def waves(angles: int = ANGLES) -> NDArray[np.float64]:
-    """`[2 · orders, angles] float64`: what turns a spectrum over orders into its values at so many angles."""
+def _waves(angles: int = ANGLES) -> NDArray[np.float64]:
+    """`[2 · orders, angles] float64`: what turns a spectrum, real parts first, into its values at so many angles."""
     turns = np.arange(1, ORDERS + 1)[:, None] * np.arange(angles) * (2 * np.pi / angles)
-    return np.stack([np.cos(turns), -np.sin(turns)], axis=1).reshape(2 * ORDERS, angles)
+    return np.concatenate([np.cos(turns), -np.sin(turns)])
 
 
-def energy(a: Spectra) -> NDArray[np.float64]:
-    """`[n, rings, orders]` → `[n]`: the sum of squares."""
-    return np.asarray((np.square(a.real) + np.square(a.imag)).sum(axis=(1, 2), dtype=np.float64))
+def _energy(a: NDArray[np.float32]) -> NDArray[np.float64]:
+    """`[rings, (real, imaginary), orders, p]` → `[p]`: the sum of squares, a whole number below 2²⁴."""
+    return np.asarray(np.einsum("rimp,rimp->p", a, a), dtype=np.float64)
 
 
-def _correlation(a: Spectra, b: Spectra) -> NDArray[np.float64]:
-    best = np.zeros(len(a))
-    for other in (b.conj(), b):
-        spectrum = np.einsum("prm,prm->pm", a, other).astype(np.complex128)
-        best = np.maximum(best, (spectrum.view(np.float64) @ waves()).max(axis=1))
-    return best / np.sqrt(np.maximum(energy(a) * energy(b), 1))
+def _improve(best: NDArray[np.float64], a: NDArray[np.float32], b: NDArray[np.float32]) -> None:
+    """Raises `best`, `[p]`, to the correlations at the best angle and hand, where they exceed it."""
+    length = np.sqrt(np.maximum(_energy(a) * _energy(b), 1))
+    both_real, both_imaginary, a_imaginary, b_imaginary = (
+        np.einsum("rmp,rmp->mp", a[:, i], b[:, j]) for i, j in ((0, 0), (1, 1), (1, 0), (0, 1))
+    )
+    for real, imaginary in (
+        (both_real + both_imaginary, a_imaginary - b_imaginary),
+        (both_real - both_imaginary, a_imaginary + b_imaginary),
+    ):
+        # At no angle is the sum greater than that of the amplitudes.
+        most = np.sqrt(real * real + imaginary * imaginary).sum(axis=0)
+        which = np.flatnonzero(most > best * length - ROUNDING * length)
+        spectrum = np.concatenate([real[:, which], imaginary[:, which]]).T.astype(np.float64)
+        best[which] = np.maximum(best[which], (spectrum @ _waves()).max(axis=1, initial=0) / length[which])
 
 
 def _coefficients(thumbnails: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -141,20 +170,29 @@ def _rings(
     radii: NDArray[np.float64], *, extent: float, most: int, pixels: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Kernels over a square of half side `extent`, and what one unit of their output is in grey levels."""
-    side, fine = THUMBNAIL_PX // 2, 8
-    axis = ((np.arange(side * fine) + 0.5) / (side * fine) * 2 - 1) * extent
-    radius = np.hypot(axis[:, None], axis)
-    angle = np.arctan2(axis[:, None], axis)
+    side, fine = THUMBNAIL_PX // 4, 8
+    axis = (np.arange(side * fine) + 0.5) / (side * fine) * extent
+    # One quadrant, the others are its mirror images. `[pixels, parts of a pixel]`, so that each pixel's parts are added
+    # up by one matrix product.
+    place = axis - 1j * axis[:, None]
+    place = place.reshape(side, fine, side, fine).swapaxes(1, 2).reshape(side**2, fine**2)
+    radius = np.abs(place)
     width = np.log(OUTER_RADIUS / INNER_RADIUS) / (RINGS - 1)
-    kernels, grey_levels = [], []
-    for ring in radii:
-        # A bell in log radius, evenly weighted there; nothing beyond the inscribed circle.
-        bell = np.where(radius <= extent, np.exp(-0.5 * (np.log(radius / ring) / width) ** 2) / radius**2, 0)
-        for order in range(1, ORDERS + 1):
-            wave = bell / bell.sum() * np.exp(-1j * order * angle)
-            for part in (wave.real, wave.imag):
-                kernel = part.reshape(side, fine, side, fine).sum(axis=(1, 3)).ravel()
-                unit = (most - kernel.size) / np.abs(kernel).sum()
-                kernels.append(np.rint(kernel * unit))
-                grey_levels.append(order**WHITENING / unit / pixels)
-    return np.stack(kernels, axis=1).astype(np.float32), np.array(grey_levels)
+    # A bell in log radius, evenly weighted there; nothing beyond the inscribed circle.
+    weight, log = np.where(radius <= extent, 1 / radius**2, 0), np.log(radius)
+    bells = np.stack([weight * np.exp(-0.5 * ((log - np.log(ring)) / width) ** 2) for ring in radii], axis=1)
+    powers = np.stack(list(accumulate(repeat(place / radius, ORDERS), np.multiply)), axis=2)
+    quadrant = (bells / (4 * bells.sum(axis=(0, 2)))[:, None]) @ powers.view(np.float64)
+    kernels = _mirrored(quadrant.reshape(side, side, len(radii), 2 * ORDERS)).reshape(-1, len(radii) * 2 * ORDERS)
+    units = (most - len(kernels)) / np.abs(kernels).sum(axis=0)
+    orders = np.tile(np.arange(1, ORDERS + 1).repeat(2), len(radii))
+    return np.rint(kernels * units).astype(np.float32), orders**WHITENING / units / pixels
+
+
+def _mirrored(quadrant: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`[down, right, rings, 2 · orders]` → twice as much down and right: cosines and sines in all four quadrants."""
+    signs = np.array([1, -1])
+    below = np.tile(signs, ORDERS)
+    left = np.outer((-1) ** np.arange(1, ORDERS + 1), signs).ravel()
+    half = np.concatenate([quadrant[:, ::-1] * left, quadrant], axis=1)
+    return np.concatenate([half[::-1] * below, half])

@@ -10,6 +10,7 @@ another has imported or left in memory. Exit codes: 0 done, 1 a group failed, 2 
 
 import argparse
 import datetime
+import os
 import platform
 import subprocess
 import sys
@@ -27,18 +28,19 @@ HEADING = "\n## "
 
 def measure(group: str) -> str:
     """The group's section, without its heading. Raises `CalledProcessError`."""
-    started = time.perf_counter()
+    about, started = facts(), time.perf_counter()
     command = [sys.executable, "-m", f"{__package__}.{group}"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return f"{facts()}, in {(time.perf_counter() - started) / 60:.1f} minutes.\n\n{done.stdout.strip()}\n"
+    return f"{about}, in {(time.perf_counter() - started) / 60:.1f} minutes.\n\n{done.stdout.strip()}\n"
 
 
 def facts() -> str:
-    """When and on what."""
+    """When and on what, and how busy that was with other work."""
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return (
         f"Measured on {datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d} with {available_cpus()} CPUs "
-        f"({_processor()}), Python {platform.python_version()}, {versions}"
+        f"({_processor()}; load average {os.getloadavg()[0]:.1f} before it began), "
+        f"Python {platform.python_version()}, {versions}"
     )
 
 
@@ -83,7 +85,8 @@ def main() -> int:
         sections = read_sections(RESULTS.read_text()) if RESULTS.exists() else {}
         RESULTS.write_text(results(sections | {group: section}))
         print(section, flush=True)
-    print(*failed, sep="\n", file=sys.stderr, flush=True)
+    for message in failed:
+        print(message, file=sys.stderr, flush=True)
     return 1 if failed else 0
 
 

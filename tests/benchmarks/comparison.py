@@ -7,7 +7,8 @@ Medians of the turns are reported, with their range.
 """
 
 import statistics
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tabulate import tabulate
@@ -73,7 +74,15 @@ def in_turns(
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Iterable[Row]) -> str:
     """In GitHub's Markdown."""
-    header = ["what", "ours", "theirs", "ours / theirs", "bar", "met"]
-    return tabulate([row.cells() for row in rows], header, tablefmt="github", disable_numparse=True)
+    return markdown((row.cells() for row in rows), ["what", "ours", "theirs", "ours / theirs", "bar", "met"])
+
+
+def markdown(rows: Iterable[Sequence[str]], header: Sequence[str]) -> str:
+    """The table; each row is shown on stderr as soon as it is measured, since the whole takes minutes."""
+    cells = []
+    for row in rows:
+        print(*row, sep=" | ", file=sys.stderr, flush=True)
+        cells.append(row)
+    return tabulate(cells, header, tablefmt="github", disable_numparse=True)

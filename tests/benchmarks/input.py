@@ -68,7 +68,7 @@ def run() -> str:
         images = draw_jpegs(folder, slides=10, tiles=20, image_size=SIZE_PX)
         source = open_sources(str(images), [ORGAN])[ORGAN]
         settings = Settings(image_size=SIZE_PX)
-        converted = Conversion(ORGAN, source, folder / "tfrecords", settings, parse_rule("auto"))
+        converted = Conversion(ORGAN, source, folder, settings, parse_rule("auto"))
         convert(converted)
         pairs = in_turns(lambda: ours(converted.target), lambda: theirs(images / ORGAN))
     row = Row("input pipeline, seed augmentation, against ImageDataGenerator", "images/s", *pairs)

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from tabulate import tabulate
-
-from tests.benchmarks.comparison import AtMost
+from tests.benchmarks.comparison import AtMost, markdown
 from tests.benchmarks.process_tree import watch
 from tests.benchmarks.smears import ORGAN
 from tests.benchmarks.tiny_images import EDGE_PX, draw_more
@@ -65,15 +63,15 @@ def run() -> str:
     """The group's section of RESULTS.md."""
     conversion_header = ["images", "peak RSS, GB", "peak PSS, GB", "wall s", "ms an image", "bar, RSS", "met"]
     plan_header = ["rows", "near duplicates", "peak RSS, GB", "before, GB", "wall s", "µs a row", "bar, RSS", "met"]
-    conversions = tabulate(whole_conversions(), conversion_header, tablefmt="github", disable_numparse=True)
-    planned = [row for near in ("ignore", "link") for row in plans(near)]
+    conversions = markdown(whole_conversions(), conversion_header)
+    planned = markdown((row for near in ("ignore", "link") for row in plans(near)), plan_header)
     return (
         f"### Whole conversions\n\n`python -m data_pipeline` with its default of one process a CPU, on PNG files of "
         f"{EDGE_PX} × {EDGE_PX} pixels in three diagnoses, near duplicates linked. Memory is the sum over all its "
         f"processes, in which RSS counts shared pages once for each of them.\n\n{conversions}\n\n"
         "### The plan stage by itself\n\nA made-up table of five diagnoses, 3 % exact copies, random fingerprints. "
         "*Before* is the table and the interpreter, which the peak includes.\n\n"
-        f"{tabulate(planned, plan_header, tablefmt='github', disable_numparse=True)}"
+        f"{planned}"
     )
 
 

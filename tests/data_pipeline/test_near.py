@@ -16,7 +16,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from data_pipeline.near import THRESHOLD, THUMBNAIL_PX, NearPairs, distinction, fingerprints, near_duplicates
-from data_pipeline.near_background import Background
+from data_pipeline.near_background import Background, least_conceivable
+from data_pipeline.near_candidates import candidates
 from data_pipeline.near_moments import best_correlation
 
 STORED_PX = 256
@@ -175,13 +176,12 @@ def test_the_order_of_images_does_not_matter(shuffle) -> None:  # type: ignore[n
     assert expected >= {(index, 300 + index) for index in range(5)}
 
 
-def many_prints(count: int) -> NDArray[np.int8]:
-    """So many unrelated fingerprints, and of the first 10 a slightly different copy each."""
+def many_prints(count: int, *, copies: int = 10, difference: float = 3) -> NDArray[np.int8]:
+    """So many unrelated fingerprints, and of the first of them a slightly different copy each."""
     random = np.random.default_rng(1)
     prints = np.clip(random.normal(0, 35, (count, 192)), -127, 127)
-    return (
-        np.rint(np.concatenate([prints, prints[:10] + random.normal(0, 3, (10, 192))])).clip(-127, 127).astype(np.int8)
-    )
+    changed = prints[:copies] + random.normal(0, difference, (copies, 192))
+    return np.rint(np.concatenate([prints, changed])).clip(-127, 127).astype(np.int8)
 
 
 def test_fingerprints_are_the_same_in_any_batch() -> None:
@@ -205,6 +205,36 @@ def test_a_pile_of_copies_is_connected_by_few_pairs_and_soon(count: int, differe
 def test_copies_are_found_among_many_images() -> None:
     prints = many_prints(20_000)
     assert as_pairs(near_duplicates(prints)) == {(index, 20_000 + index) for index in range(10)}
+
+
+def test_copies_that_differ_a_lot_are_found_though_one_table_parts_half_of_them() -> None:
+    pairs = as_pairs(near_duplicates(many_prints(1800, copies=200, difference=12)))
+    assert pairs <= {(index, 1800 + index) for index in range(200)}
+    assert len(pairs) >= 178
+
+
+def compared(prints: NDArray[np.int8], needed: NDArray[np.float64]) -> float:
+    """How many pairs are compared, for each image."""
+    kept = np.flatnonzero(prints.any(axis=1))
+    return sum(len(left) for left, _ in candidates(prints, kept, needed[kept])) / len(kept)
+
+
+@pytest.mark.parametrize("organ", ["cervix", "white_blood_cells"])
+def test_few_pairs_of_cells_are_compared_however_alike_cells_are(real_images: Path, organ: str) -> None:
+    prints, _, _ = read_organ(real_images, organ)
+    needed = np.tanh(least_conceivable(prints, distinction=distinction(len(prints))))
+    assert compared(prints, needed) < 2 < compared(prints, np.zeros(len(prints)))
+
+
+def test_no_image_needs_less_than_is_thought_conceivable() -> None:
+    random = np.random.default_rng(0)
+    prints = fingerprints(np.stack([kind(random) for kind in (slope, edge, spot, cell, noise) for _ in range(100)]))
+    prints = np.concatenate([prints, prints_of(*map(texture, range(100))), many_prints(100)])
+    prints = prints[prints.any(axis=1)]
+    for stands_out in (distinction(10), distinction(2_000_000)):
+        conceivable = least_conceivable(prints, distinction=stands_out)
+        assert (conceivable <= Background.of(prints).least(distinction=stands_out)).all()
+        assert conceivable.mean() > 0.5
 
 
 def test_more_images_have_to_stand_out_further() -> None:
