@@ -24,6 +24,7 @@ all workers --stage=inspect, then worker 0 --stage=plan, all --stage=write, and 
 Exit codes: 0 done, 2 the request is wrong, 75 stopped by SIGTERM (run it again), anything else a fault.
 """
 
+import errno
 import os
 import re
 import tempfile
@@ -35,16 +36,18 @@ from absl import flags
 from data_pipeline import cli
 from data_pipeline.conversion import STAGES, Conversion, Share
 from data_pipeline.csv_table import table_sha256
+from data_pipeline.folder_source import FolderSource
 from data_pipeline.given_splits import parse_split_table
 from data_pipeline.grouping import parse_rule
 from data_pipeline.manifest import QUARANTINE_NAME, Manifest
 from data_pipeline.parallel import available_cpus
 from data_pipeline.settings import Settings
-from data_pipeline.sources import open_sources
+from data_pipeline.sources import Source, open_sources
 from data_pipeline.stages import convert, say
 from data_pipeline.storage import local_path
 
 ORGAN_NAME = re.compile(r"[\w][\w .-]*")
+LEADERS_STAGES = ("plan", "seal")
 INDEX_VARIABLE = "JOB_COMPLETION_INDEX"  # how a Kubernetes Indexed Job numbers its pods
 
 
@@ -108,13 +111,13 @@ def conversions_from_flags(values: flags.FlagValues) -> list[Conversion]:
         if not ORGAN_NAME.fullmatch(organ):
             fix = "rename the folder"
             raise cli.invalid_flag("organ", expected="letters, digits, spaces and _ . -", received=organ, fix=fix)
-        inside = Path(values.images) / organ
-        if inside.is_dir() and inside.resolve() in [tfrecords.resolve(), *tfrecords.resolve().parents]:
-            fix = "name a folder outside of the images"
-            raise cli.invalid_flag(
-                "tfrecords", expected="another folder than the images", received=str(tfrecords), fix=fix
-            )
+        _keep_apart(sources[organ], tfrecords / organ, tfrecords)
     rule, given = parse_rule(values.group_by), parse_split_table(values.split_csv)
+    if given and values.folds and "validation" in given.values():
+        fix = "leave --folds out, or leave the images for validation out of the table"
+        raise cli.invalid_flag(
+            "folds", expected="no folds beside given validation images", received=values.folds, fix=fix
+        )
     settings = Settings(
         group_table_sha256=table_sha256(rule.table),
         split_table_sha256=table_sha256(given),
@@ -138,6 +141,16 @@ def conversions_from_flags(values: flags.FlagValues) -> list[Conversion]:
     ]
 
 
+def _keep_apart(source: Source, target: Path, tfrecords: Path) -> None:
+    """Raise `RequestError` if datasets would be written among the images of a folder, or in their place."""
+    if not isinstance(source, FolderSource):
+        return
+    images = source.folder.resolve()
+    if images == target.resolve() or images in (tfrecords.resolve(), *tfrecords.resolve().parents):
+        fix = "name a folder outside of the images"
+        raise cli.invalid_flag("tfrecords", expected="another folder than the images", received=str(tfrecords), fix=fix)
+
+
 def _check_fractions(values: flags.FlagValues) -> None:
     for name in ("test_fraction", "validation_fraction"):
         if not 0 <= values[name].value < 1:
@@ -154,7 +167,8 @@ def _check_fractions(values: flags.FlagValues) -> None:
 def _share(values: flags.FlagValues) -> Share:
     number, of = values.worker, values.num_workers
     if number is None:
-        number = int(os.environ.get(INDEX_VARIABLE, 0)) if of > 1 else 0
+        given = os.environ.get(INDEX_VARIABLE, "0") if of > 1 else "0"
+        number = int(given) if given.isdecimal() else of  # anything else is refused below
     if number >= of:
         fix = f"number the workers from 0 to {of - 1}, or raise --num_workers"
         raise cli.invalid_flag("worker", expected=f"less than --num_workers={of}", received=number, fix=fix)
@@ -167,7 +181,7 @@ def _make_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        if error.errno in cli.DISK_TROUBLE and error.errno not in cli.NO_PERMISSION:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE):
             raise  # the folder is right, the disk isn't
         fix = f"name a folder that this user may write to ({error})"
         raise cli.invalid_flag("tfrecords", expected="a writable folder", received=str(folder), fix=fix) from error
@@ -185,7 +199,9 @@ def _summary(target: Path, manifest: Manifest) -> str:
 def _report(conversion: Conversion, manifest: Manifest | None) -> None:
     """Say what became of it: the last line on stdout says where the result is."""
     if manifest is None:
-        part = f"stage {conversion.stages[0]}" if len(conversion.stages) == 1 else "its shards"
+        part = f"its part of stage {conversion.stages[0]}" if len(conversion.stages) == 1 else "its shards"
+        if not conversion.share.leads and conversion.stages[0] in LEADERS_STAGES and len(conversion.stages) == 1:
+            part = f"nothing: worker 0 does stage {conversion.stages[0]}"
         who = f"worker {conversion.share.number} of {conversion.share.of}"
         print(f"{conversion.organ}: {who} has done {part}; see {conversion.work}", flush=True)
         return

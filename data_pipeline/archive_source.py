@@ -31,6 +31,8 @@ from data_pipeline.sources import (
 )
 
 UNSAFE = "unsafe path in the archive"
+# No file system takes longer ones; an archive of thousands of levels only means to fill the memory.
+MAX_NAME, MAX_FOLDERS, MAX_LINKS = 4096, 100, 40
 OVERWRITTEN = "another file of the same name follows in the archive"
 LEADS_OUT = "a link that leads out of the archive"
 BROKEN = "broken link: the archive holds no file of the name it leads to"
@@ -148,6 +150,8 @@ def settle(members: Iterable[Member]) -> Listing:
 
 def clean_path(name: str) -> str | None:
     """A member's name as a path below the archive's root; None if it leads out of it or can't be a path."""
+    if len(name) > MAX_NAME or name.count("/") > MAX_FOLDERS:
+        return None
     if "\0" in name or name.startswith("/") or ".." in re.split(r"[/\\]", name):
         return None
     path = "/".join(part for part in name.split("/") if part not in ("", "."))
@@ -173,7 +177,7 @@ def _resolve(files: dict[str, Member], path: str) -> Member:
         target = clean_path(member.target)
         if member.target and target is None:
             return replace(member, reason=LEADS_OUT)
-        if target is None or target not in files or target in seen:
+        if target is None or target not in files or target in seen or len(seen) > MAX_LINKS:
             return replace(member, reason=BROKEN)
         seen.add(target)
         member = files[target]

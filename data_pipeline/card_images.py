@@ -1,6 +1,6 @@
 """What a dataset card shows of the images: samples, near duplicates, what was left out.
 
-    images = card_images(summary, manifest, work)
+    images = card_images(summary, manifest, work, folder)
 
 Each picture is a small JPEG, so that the card stays a page that can be sent by mail.
 """
@@ -16,19 +16,19 @@ from data_pipeline.manifest import Manifest, load_offsets
 from data_pipeline.plan_folder import PlanSummary, ShownPair
 from data_pipeline.schema import decode_example, unframe_record
 from data_pipeline.spool import ChunkLostError, ImageRef, read_image
-from data_pipeline.write import DATASET_FOLDER, INSPECT_FOLDER
+from data_pipeline.write import INSPECT_FOLDER
 
 # Samples of all diagnoses together, and of one: many diagnoses get fewer each.
 SAMPLES, SAMPLES_PER_CLASS, SAMPLES_LEAST = 64, 8, 2
 SAMPLE_PX, PAIR_PX, QUALITY = 112, 144, 75
 
 
-def card_images(summary: PlanSummary, manifest: Manifest, work: Path) -> CardImages:
-    """Read the pictures from the written shards and the chunks of the inspection."""
+def card_images(summary: PlanSummary, manifest: Manifest, work: Path, folder: Path) -> CardImages:
+    """Read the pictures from the shards in `folder` and the chunks of the inspection in `work`."""
     near = (_look_alikes(work, pair) for pair in summary.near_shown)
     left_out = {name: _spooled(work, image, SAMPLE_PX) for name, image in summary.left_out_shown.items()}
     return CardImages(
-        samples=_samples(work / DATASET_FOLDER, manifest),
+        samples=_samples(folder, manifest),
         near=[pair for pair in near if all(pair.images)],
         # By the name in quarantine.csv, which spells out bytes that are no text.
         left_out={name.encode(errors="backslashreplace").decode(): image for name, image in left_out.items() if image},

@@ -6,7 +6,7 @@ Nothing here leaves an image out. A blank crop may be blank on purpose, and a pe
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,14 @@ def about_splits(splits: Mapping[str, SplitCounts], unused: Iterable[str]) -> li
         if missing:
             found.append(f"No image of {', '.join(missing)} in {split}: too few groups, or a fraction of 0.")
     return found
+
+
+def about_given_splits(given: Mapping[str, str] | None, ids: Set[str]) -> list[str]:
+    """Rows of a table of splits that name no usable image."""
+    lost = sorted(set(given or ()) - ids)
+    if not lost:
+        return []
+    return [f"{len(lost)} rows of --split_csv name no usable image, such as {_printable(lost[0])}."]
 
 
 def about_groups(

@@ -57,5 +57,12 @@ def splits_of_groups(ids: Sequence[str], groups: Sequence[str], given: Mapping[s
     return {group: next(iter(found)) for group, found in members.items()}
 
 
+def nothing_given(given: Mapping[str, str], ids: Sequence[str]) -> RequestError:
+    """The error for a table that leaves train or test without an image."""
+    shown = next(iter(sorted(set(given) - set(ids))), next(iter(given), ""))
+    fix = f"write paths as the images are named, DIAGNOSIS/FILE, such as {ids[0]!r}; the table has {shown!r}"
+    return invalid_flag("split_csv", expected="usable images of train and of test", received="none of one", fix=fix)
+
+
 def _shown(found: Mapping[str, str]) -> str:
     return " and ".join(f"{name} ({split})" for split, name in sorted(found.items()))

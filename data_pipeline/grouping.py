@@ -3,8 +3,8 @@
     grouping = group_images(["carcinoma/149147848-149147864-003.jpg", ...], ["carcinoma", ...], parse_rule("auto"))
     grouping.groups[0]  # → "149147848"
 
-`auto` takes the first scheme of `naming.py` that fits the names of at least one diagnosis as a whole, so that a class
-prefix such as `BA_101381` is never taken for a patient. Images that no rule ties together are groups of their own.
+`auto` takes for each diagnosis the first scheme of `naming.py` that fits its names as a whole, so that a class prefix
+such as `BA_101381` is never taken for a patient. Images that no rule ties together are groups of their own.
 """
 
 import re
@@ -61,10 +61,10 @@ def parse_rule(text: str) -> Rule:
 def group_images(names: Sequence[str], diagnoses: Sequence[str], rule: Rule) -> GroupedImages:
     """Group images by their `names` (ids). Raises `RequestError` if a rule that was asked for fits none."""
     if rule.kind == "auto":
-        for scheme in SCHEMES:
-            found = [scheme.find(name) for name in names]
-            if _is_believable(found, diagnoses, scheme):
-                return _grouped(names, found, scheme.name, scheme.description)
+        found, schemes = _automatic(names, diagnoses)
+        if schemes:
+            described = "; ".join(scheme.description for scheme in schemes)
+            return _grouped(names, found, " + ".join(scheme.name for scheme in schemes), described)
     elif rule.kind != NO_RULE:
         find, description = _asked_for(rule)
         found = [find(name) for name in names]
@@ -115,22 +115,50 @@ def _grouped(names: Sequence[str], found: Sequence[str], rule: str, description:
     return GroupedImages(groups, rule, description, sum(not group for group in found))
 
 
-def _is_believable(found: Sequence[str], diagnoses: Sequence[str], scheme: Scheme) -> bool:
-    """Does a scheme fit a diagnosis as a whole, tie images together, and into more than a few piles?"""
+def _automatic(names: Sequence[str], diagnoses: Sequence[str]) -> tuple[list[str], list[Scheme]]:
+    """(the group of each name or nothing, the schemes that gave them).
+
+    A scheme that fits some diagnoses as a whole groups those; for the others the next ones are tried. What is left in
+    the end goes by the first scheme, as far as it fits.
+    """
+    found, schemes = [""] * len(names), []
+    left = set(diagnoses)
+    for scheme in SCHEMES:
+        places = [place for place, diagnosis in enumerate(diagnoses) if diagnosis in left]
+        groups = [scheme.find(names[place]) for place in places]
+        fitting = _fitting(groups, [diagnoses[place] for place in places], scheme)
+        if fitting:
+            schemes.append(scheme)
+            left -= fitting
+            for place, group in zip(places, groups, strict=True):
+                if diagnoses[place] in fitting:
+                    found[place] = group
+        if not left:
+            break
+    if schemes:
+        for place, diagnosis in enumerate(diagnoses):
+            if diagnosis in left:
+                found[place] = schemes[0].find(names[place])
+    return found, schemes
+
+
+def _fitting(found: Sequence[str], diagnoses: Sequence[str], scheme: Scheme) -> set[str]:
+    """The diagnoses a scheme fits as a whole; none unless it ties images together, and into more than a few piles."""
     if not any(found):
-        return False
+        return set()
     by_diagnosis: dict[str, list[str]] = defaultdict(list)
     for group, diagnosis in zip(found, diagnoses, strict=True):
         by_diagnosis[diagnosis].append(group)
     share = SPECIFIC_SHARE if scheme.specific else GENERAL_SHARE
-    fitting = [
-        [group for group in groups if group]
-        for groups in by_diagnosis.values()
+    fitting = {
+        diagnosis: [group for group in groups if group]
+        for diagnosis, groups in by_diagnosis.items()
         if sum(map(bool, groups)) >= share * len(groups)
-    ]
-    ties = any(len(set(groups)) < len(groups) for groups in fitting)
-    piles = sorted(len(set(groups)) for groups in fitting)
-    return ties and (scheme.specific or piles[len(piles) // 2] >= LEAST_GROUPS)
+    }
+    ties = any(len(set(groups)) < len(groups) for groups in fitting.values())
+    piles = sorted(len(set(groups)) for groups in fitting.values())
+    believable = ties and (scheme.specific or piles[len(piles) // 2] >= LEAST_GROUPS)
+    return set(fitting) if believable else set()
 
 
 def _fits_nothing(rule: Rule, example: str) -> RequestError:

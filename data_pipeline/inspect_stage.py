@@ -31,6 +31,8 @@ CHUNK_FILES = 64
 SEQUENTIAL_CHUNK_FILES = 16
 CHUNK_VERSION = 2  # raise it when a chunk's meaning changes: older ones are then read no more
 UNREADABLE = "can't be read"
+# These turn the direction of text, so that a name reads as another.
+TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode categories: control, surrogate, line and paragraph ends
 
 
@@ -131,7 +133,9 @@ def refused_by_name(file: SourceFile) -> str:
         return "hidden or system file"
     if not file.diagnosis:
         return "not inside a diagnosis folder"
-    if not file.id.isprintable() and any(unicodedata.category(character) in UNPRINTABLE for character in file.id):
+    if not file.id.isprintable() and any(
+        character in TURNING or unicodedata.category(character) in UNPRINTABLE for character in file.id
+    ):
         return "the name holds characters that can't be printed: rename the file"
     return ""
 

@@ -239,6 +239,15 @@ def load_offsets(folder: Path, shard: ShardSeal) -> NDArray[np.int64]:
     return load_index(folder, shard).offsets
 
 
+def is_dataset(folder: Path) -> bool:
+    """Whether a folder holds a dataset of ours, be it damaged: nothing else may ever be replaced."""
+    try:
+        text = (folder / FILE_NAME).read_bytes()
+    except OSError:
+        return False
+    return FORMAT.encode() in text or any(folder.glob(f"*-{SPLITS[0]}.tfrecord-*"))
+
+
 def quarantine_csv(rows: Iterable[QuarantineRow]) -> str:
     """`rows` as the text of `quarantine.csv`."""
     text = StringIO()
@@ -250,8 +259,18 @@ def quarantine_csv(rows: Iterable[QuarantineRow]) -> str:
 
 def read_quarantine(folder: Path) -> list[QuarantineRow]:
     """What the dataset in `folder` left out, and why."""
+    csv.field_size_limit(1 << 20)  # names in archives may be long
     with (folder / QUARANTINE_NAME).open(encoding="utf-8", newline="") as file:
         return [QuarantineRow(**row) for row in csv.DictReader(file)]
+
+
+def read_near_pairs(folder: Path) -> list[tuple[str, str]]:
+    """The pairs of ids that were linked because they look alike; none if the file is lost."""
+    try:
+        with (folder / NEAR_NAME).open(encoding="utf-8", newline="") as file:
+            return [(row["path"], row["near_duplicate_of"]) for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, KeyError, csv.Error):
+        return []
 
 
 def _canonical(values: dict[str, Any]) -> bytes:

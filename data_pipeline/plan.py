@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from data_pipeline import doubts, grouping
 from data_pipeline.cli import RequestError
 from data_pipeline.copies import find_copies
-from data_pipeline.given_splits import NOT_NAMED, splits_of_groups
+from data_pipeline.given_splits import NOT_NAMED, nothing_given, splits_of_groups
 from data_pipeline.manifest import (
     SPLITS,
     Counts,
@@ -126,6 +126,8 @@ def make_plan(
     records = Records(copies.kept, labels, numbers, names)
     by_split = _split(records, table, len(classes), settings, of_groups)
     splits = {split: _split_counts(records, members, classes) for split, members in by_split.items()}
+    if given is not None and not (splits["train"].records and splits["test"].records):
+        raise nothing_given(given, ids)
     found = NearDuplicates(
         threshold=THRESHOLD if settings.near_duplicates == "link" else 0.0,
         pairs=len(near),
@@ -149,6 +151,7 @@ def make_plan(
         near_duplicates=found,
         sizes=_sizes(table.width[copies.kept], table.height[copies.kept]),
         warnings=(
+            *doubts.about_given_splits(given, set(ids)),
             *doubts.about_groups(named, names, numbers, labels),
             *doubts.about_splits(splits, set(diagnoses) - set(classes)),
             *doubts.about_near_duplicates(table, [(pair.left, pair.right) for pair in near]),

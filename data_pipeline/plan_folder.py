@@ -34,7 +34,7 @@ from data_pipeline.storage import write_atomic
 from data_pipeline.table import Table
 
 PLAN_FOLDER = "plan"
-FILE_NAME = "plan.json"
+FILE_NAME, REFUSAL_NAME = "plan.json", "refused.json"
 # How many images the card shows: of near duplicates, and of images that were left out.
 PAIRS_SHOWN, LEFT_OUT_SHOWN = 15, 48
 
@@ -131,6 +131,21 @@ def write_plan(work: Path, plan: Plan, table: Table, *, key: str, inputs_sha256:
     return summary
 
 
+def write_refusal(work: Path, message: str, *, key: str) -> None:
+    """Note why these files and flags give no plan."""
+    (work / PLAN_FOLDER / FILE_NAME).unlink(missing_ok=True)
+    write_atomic(work / PLAN_FOLDER / REFUSAL_NAME, json.dumps({"key": key, "message": message}).encode())
+
+
+def load_refusal(work: Path, *, key: str) -> str:
+    """Why there is no plan for the files and flags that `key` stands for; empty if there is or may be one."""
+    try:
+        values = json.loads((work / PLAN_FOLDER / REFUSAL_NAME).read_bytes())
+        return str(values["message"]) if values["key"] == key else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def load_plan(work: Path, *, key: str) -> PlanSummary | None:
     """The plan in `work`, if it is there, whole and made of the files and flags that `key` stands for."""
     folder = work / PLAN_FOLDER
@@ -139,7 +154,7 @@ def load_plan(work: Path, *, key: str) -> PlanSummary | None:
         if values.pop("sha256") != _digest(values):
             return None
         tables = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in values["tables"]}
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
     if values["key"] != key or values["tables"] != tables:
         return None
@@ -177,7 +192,10 @@ def shard_plan_path(work: Path, shard: str) -> Path:
 
 def read_shard_plan(work: Path, shard: ShardEntry) -> list[RecordPlan]:
     """The records of a shard, in order. Raises `FaultError` if the list isn't the one that was planned."""
-    data = shard_plan_path(work, shard.path).read_bytes()
+    try:
+        data = shard_plan_path(work, shard.path).read_bytes()
+    except FileNotFoundError as error:
+        raise FaultError(f"The plan of {shard.path} is lost. To fix it: run --stage=plan again.") from error
     if hashlib.sha256(data).hexdigest() != shard.plan_sha256:
         raise FaultError(f"The plan of {shard.path} was changed. To fix it: run the same command again.")
     columns = json.loads(data)

@@ -35,6 +35,8 @@ from data_pipeline.settings import Settings
 from data_pipeline.storage import errors_naming, flush, sync_folder, write_atomic
 from data_pipeline.write import DATASET_FOLDER, WrittenShard, receipt_path, write_shard
 
+SEALING_FOLDER = "sealing"
+
 
 def seal(
     summary: PlanSummary,
@@ -45,8 +47,13 @@ def seal(
     settings: Settings,
     workers: int,
 ) -> Manifest:
-    """Turn `work/dataset` into the dataset at `target`. Raises `FaultError` if a shard isn't what was written."""
-    folder = work / DATASET_FOLDER
+    """Turn `work/dataset` into the dataset at `target`. Raises `FaultError` if a shard isn't what was written.
+
+    Of `written`, the fresh ones aren't read back: nobody else may have written since.
+    """
+    put_back(work)
+    folder = work / SEALING_FOLDER
+    (work / DATASET_FOLDER).rename(folder)  # where no worker that comes late writes to
     shards = _checked(summary, written, work=work, workers=workers)
     _remove_strangers(folder, shards)
     described = Manifest(
@@ -67,7 +74,7 @@ def seal(
         write_atomic(folder / name, (work / PLAN_FOLDER / name).read_bytes())
     with errors_naming(folder):
         write_tfds_metadata(folder, described)
-    card = render_card(described, read_quarantine(folder), card_images(summary, described, work))
+    card = render_card(described, read_quarantine(folder), card_images(summary, described, work, folder))
     write_atomic(folder / CARD_NAME, card.encode(errors="backslashreplace"))
     manifest = _with_files(described, folder)
     write_atomic(folder / FILE_NAME, manifest.to_json().encode())
@@ -80,13 +87,15 @@ def _checked(
 ) -> tuple[ShardSeal, ...]:
     """Read back what an earlier run or another worker wrote; what is damaged by now is written once more."""
     entries = {entry.path: entry for entry in summary.shards}
-    folder = work / DATASET_FOLDER
+    folder = work / SEALING_FOLDER
     check = partial(audit_shards, folder, image_size=0, decode=False, workers=workers, title="seal")
     seals = {one.seal.path: one.seal for one in written}
     damaged = [audit.shard for audit in check([one.seal for one in written if not one.fresh]) if audit.problems]
     for shard in damaged:
         receipt_path(work, shard.path).unlink(missing_ok=True)
         again = write_shard(entries[shard.path], work=work)
+        for name in (shard.path, shard.offsets.path):
+            (work / DATASET_FOLDER / name).replace(folder / name)
         seals[shard.path] = again.seal
     problems = [problem for audit in check([seals[shard.path] for shard in damaged]) for problem in audit.problems]
     if problems:
@@ -139,6 +148,16 @@ def write_tfds_metadata(folder: Path, manifest: Manifest) -> None:
     )
 
 
+def put_back(work: Path) -> None:
+    """Undo the setting aside of shards by a seal that was cut off."""
+    aside, folder = work / SEALING_FOLDER, work / DATASET_FOLDER
+    if aside.is_dir():
+        folder.mkdir(exist_ok=True)
+        for path in list(aside.iterdir()):
+            path.replace(folder / path.name)
+        aside.rmdir()
+
+
 def restore_after_crash(target: Path) -> None:
     """Undo a swap that was cut off between its two renames."""
     if not target.exists() and _replaced(target).exists():
@@ -162,7 +181,9 @@ def _remove_strangers(folder: Path, shards: Sequence[ShardSeal]) -> None:
     """Files an interrupted run with other inputs or flags left behind."""
     ours = {name for shard in shards for name in (shard.path, shard.offsets.path)}
     for path in folder.iterdir():
-        if path.name not in ours:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name not in ours:
             path.unlink()
 
 

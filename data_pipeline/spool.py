@@ -101,7 +101,12 @@ def write_chunk(
         for image in images:
             file.write(image)
         file.write(tail)
-        file.write(_FOOTER.pack(len(prints), len(tail) - len(prints), xxhash.xxh3_64_intdigest(tail)))
+        file.write(_FOOTER.pack(len(prints), len(tail) - len(prints), _digest(path, tail)))
+
+
+def _digest(path: Path, tail: bytes) -> int:
+    """Of the rows and of the chunk's name, so that no chunk is taken for another."""
+    return xxhash.xxh3_64_intdigest(path.name.encode() + tail)
 
 
 def checksum(image: bytes) -> int:
@@ -120,7 +125,7 @@ def read_chunk(path: Path) -> Chunk | None:
             tail = file.read(prints + rows)
     except (OSError, OverflowError, struct.error):  # overflow: a footer that is damaged
         return None
-    if len(tail) != prints + rows or xxhash.xxh3_64_intdigest(tail) != expected:
+    if len(tail) != prints + rows or _digest(path, tail) != expected:
         return None
     fingerprints = np.frombuffer(tail, dtype=np.int8, count=prints).reshape(-1, FINGERPRINT_BYTES)
     return Chunk(json.loads(tail[prints:]), fingerprints)

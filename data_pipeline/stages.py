@@ -21,16 +21,17 @@ from data_pipeline.cli import FaultError, RequestError
 from data_pipeline.conversion import Conversion
 from data_pipeline.images import identity
 from data_pipeline.inspect_stage import ChunkTask, combine_sha256, inputs_sha256, inspect
-from data_pipeline.manifest import FILE_NAME, DatasetError, Manifest
+from data_pipeline.manifest import FILE_NAME, DatasetError, Manifest, is_dataset
 from data_pipeline.plan import Plan, make_plan
-from data_pipeline.plan_folder import PlanSummary, ShardEntry, load_plan, write_plan
-from data_pipeline.seal import restore_after_crash, seal
+from data_pipeline.plan_folder import PlanSummary, ShardEntry, load_plan, load_refusal, write_plan, write_refusal
+from data_pipeline.seal import put_back, restore_after_crash, seal
 from data_pipeline.spool import ChunkLostError, read_image
 from data_pipeline.storage import exclusive, remove_unfinished, shared
 from data_pipeline.table import load_table
 from data_pipeline.write import INSPECT_FOLDER, WrittenShard, find_written, write_shards
 
 POLL_S, TELL_S = 0.5, 30.0
+NO_MANIFEST = (0, 0)
 Result = TypeVar("Result")
 
 
@@ -43,16 +44,19 @@ def convert(conversion: Conversion) -> Manifest | None:
     with _locked(conversion):
         if conversion.share.leads:
             restore_after_crash(conversion.target)
+            put_back(conversion.work)
         if conversion.share.of == 1:
             remove_unfinished(conversion.work)
-        before = _manifest_text(conversion)
+        before = _manifest_stamp(conversion)
         done = _existing(conversion)
         if done is None:
             say(f"{conversion.organ}: {len(conversion.files)} files in {conversion.source.description}")
             try:
                 done = _run(conversion, _Wait(conversion, before))
-            except _SealedElsewhere:
-                return Manifest.load(conversion.target)
+            except (_SealedElsewhere, FileNotFoundError):
+                if _manifest_stamp(conversion) in (NO_MANIFEST, before):
+                    raise
+                return Manifest.load(conversion.target)  # worker 0 has sealed it, and the work folder has gone
         if done and conversion.share.leads:
             shutil.rmtree(conversion.work, ignore_errors=True)
         return done
@@ -88,7 +92,7 @@ def _run(conversion: Conversion, wait: "_Wait") -> Manifest | None:
             )
             return seal(
                 summary,
-                _collect(conversion, summary, written),
+                _collect(conversion, summary, written if conversion.share.of == 1 else {}),
                 work=conversion.work,
                 target=conversion.target,
                 settings=conversion.settings,
@@ -108,7 +112,7 @@ def _plan(conversion: Conversion) -> None:
 
 
 def _planned(conversion: Conversion) -> Plan:
-    """Make the plan and write it down."""
+    """Make the plan and write it down, or why there can't be one: others may be waiting for it."""
     folder = conversion.work / INSPECT_FOLDER
     table = load_table(folder, [chunk.name for chunk in conversion.chunks])
     _, encoding, quality = conversion.settings.stored_as
@@ -117,15 +121,19 @@ def _planned(conversion: Conversion) -> Plan:
         stored = read_image(folder, table.image(row))
         return identity(stored, kept=bool(table.kept[row]), encoding=encoding, quality=quality)
 
-    plan = make_plan(
-        table,
-        organ=conversion.organ,
-        settings=conversion.settings,
-        rule=conversion.rule,
-        identify=identify,
-        given=conversion.given,
-        diagnoses=conversion.source.diagnoses(),
-    )
+    try:
+        plan = make_plan(
+            table,
+            organ=conversion.organ,
+            settings=conversion.settings,
+            rule=conversion.rule,
+            identify=identify,
+            given=conversion.given,
+            diagnoses=conversion.source.diagnoses(),
+        )
+    except RequestError as error:
+        write_refusal(conversion.work, str(error), key=conversion.key)
+        raise
     inputs = combine_sha256(table.named_digests())
     write_plan(conversion.work, plan, table, key=conversion.key, inputs_sha256=inputs)
     return plan
@@ -179,7 +187,7 @@ class _SealedElsewhere(Exception):
 class _Wait:
     """Waiting for other workers, or, for a stage by itself, saying what is missing."""
 
-    def __init__(self, conversion: Conversion, manifest_before: str) -> None:
+    def __init__(self, conversion: Conversion, manifest_before: tuple[int, int]) -> None:
         self._conversion = conversion
         self._before = manifest_before
 
@@ -196,12 +204,15 @@ class _Wait:
             if number != before:
                 before, progressed = number, time.monotonic()
             if not self._conversion.waits:
+                whom = "" if stage == "plan" else ", on every worker"
                 raise RequestError(
                     f"{self._conversion.organ}: {number} {what}. To fix it: run --stage={stage} with the same flags "
-                    "first, on every worker."
+                    f"first{whom}."
                 )
-            if _manifest_text(self._conversion) not in ("", self._before):
+            if _manifest_stamp(self._conversion) not in (NO_MANIFEST, self._before):
                 raise _SealedElsewhere
+            if refusal := load_refusal(self._conversion.work, key=self._conversion.key):
+                raise RequestError(refusal)
             if take_over and time.monotonic() - progressed > self._conversion.patience_s:
                 say(f"{number} {what}, and nothing comes: worker 0 makes them itself")
                 take_over()
@@ -214,9 +225,12 @@ class _Wait:
 def _existing(conversion: Conversion) -> Manifest | None:
     """The dataset at the target if it is what was asked for; None if it must be made."""
     target, settings = conversion.target, conversion.settings.to_json()
+    if target.is_symlink():
+        fix = "name the folder that holds the dataset itself, or remove the link"
+        raise RequestError(f"{target} is a symbolic link, which can't be replaced at once. To fix it: {fix}.")
     if not target.exists():
         return None
-    if not (target / FILE_NAME).exists():
+    if not is_dataset(target):
         raise RequestError(f"{target} exists and is no dataset of ours. To fix it: move it away.")
     try:
         manifest = Manifest.load(target)
@@ -253,11 +267,13 @@ def _damage(target: Path, manifest: Manifest, workers: int) -> list[str]:
     return problems + [problem for audit in audits for problem in audit.problems]
 
 
-def _manifest_text(conversion: Conversion) -> str:
+def _manifest_stamp(conversion: Conversion) -> tuple[int, int]:
+    """Changes when a dataset is sealed, even if it is the same again."""
     try:
-        return (conversion.target / FILE_NAME).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""
+        status = (conversion.target / FILE_NAME).stat()
+    except OSError:
+        return NO_MANIFEST
+    return status.st_ino, status.st_mtime_ns
 
 
 @contextmanager

@@ -28,7 +28,10 @@ def local_path(flag: str, value: str) -> Path:
             received=value,
             fix="name a folder, such as --" + flag + "=/data/" + flag + "; mount a bucket or copy it first",
         )
-    return Path(value).expanduser()
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:
+        raise invalid_flag(flag, expected="a folder", received=value, fix=f"write it out ({error})") from error
 
 
 @contextmanager

@@ -16,13 +16,15 @@ from absl import flags
 
 from data_pipeline import cli
 from data_pipeline.audit import ShardAudit, audit_file, audit_shards
-from data_pipeline.manifest import FILE_NAME, DatasetError, Manifest
+from data_pipeline.manifest import FILE_NAME, DatasetError, Manifest, read_near_pairs
 from data_pipeline.near import near_duplicates
 from data_pipeline.parallel import available_cpus
 
 MAX_PRINTED = 50
 # In standard deviations. With none the real sets that were tried pass already.
 NEAR_MARGIN = 1.0
+# What is stored smaller or worse than this shows other look-alikes than what was inspected.
+NEAR_LEAST_PX, NEAR_LEAST_QUALITY = 32, 50
 
 
 def verify(folder: Path, *, workers: int) -> list[str]:
@@ -37,7 +39,9 @@ def verify(folder: Path, *, workers: int) -> list[str]:
     )
     problems += [problem for audit in audits for problem in audit.problems]
     problems += [*_miscounts(manifest, audits), *_leaks(audits)]
-    if manifest.near_duplicates.threshold:
+    problems += _linked_apart(folder, audits)
+    faithful = manifest.image_size >= NEAR_LEAST_PX and manifest.settings.get("jpeg_quality", 0) >= NEAR_LEAST_QUALITY
+    if manifest.near_duplicates.threshold and faithful:
         problems += _near_leaks(audits)
     return problems
 
@@ -86,6 +90,15 @@ def _leaks(audits: Sequence[ShardAudit]) -> Iterator[str]:
         if len(splits) > 1:
             shown = ", ".join(names[kind, value][:3])
             yield f"leak: {kind} {value} lies in {' and '.join(sorted(splits))} ({shown})"
+
+
+def _linked_apart(folder: Path, audits: Sequence[ShardAudit]) -> Iterator[str]:
+    """Pairs that were linked as near duplicates and lie in two splits all the same."""
+    splits = {record.id: audit.shard.split for audit in audits for record in audit.records}
+    for left, right in read_near_pairs(folder):
+        pair = {splits[name] for name in (left, right) if name in splits}
+        if len(pair) > 1:
+            yield f"leak: near duplicates {left} and {right} lie in {' and '.join(sorted(pair))}"
 
 
 def _near_leaks(audits: Sequence[ShardAudit]) -> Iterator[str]:

@@ -280,3 +280,15 @@ def test_an_archive_inside_an_archive_is_a_file(tmp_path: Path) -> None:
     inner = pack(tmp_path / "inner.zip", ["x/y.png"]).read_bytes()
     source = only(pack(tmp_path / "x.zip", [*ONE, ("benign/inner.zip", inner)]))
     assert read_all(source)["benign/inner.zip"].data == inner
+
+
+@pytest.mark.parametrize("name", ["a/" * 60_000 + "x.png", "red/" + "n" * 200_000 + ".png"])
+def test_a_path_no_disk_would_take_fills_no_memory(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "deep.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for member in ("lung/red/1.png", "lung/blue/2.png", "lung/" + name):
+            archive.addfile(tarfile.TarInfo(member))
+    (source,) = open_sources(str(path), ["lung"]).values()
+    files = source.files()
+    assert len(files) == 3
+    assert max(len(file.id) for file in files) < 200

@@ -183,6 +183,23 @@ def test_a_linked_folder_is_seen_under_both_names(images: Path, tmp_path: Path) 
     assert any("No usable image of green" in warning for warning in manifest.warnings)
 
 
+def test_images_are_never_taken_for_a_dataset_to_replace(images: Path, tmp_path: Path) -> None:
+    """Whatever lies among them, and however the folder is named."""
+    (images / "gland" / "manifest.json").write_text("{}")
+    before = contents_below(images)
+    for given, target in ((images, images), (images / "gland", images), (images / "gland", images / "gland")):
+        convert(given, target, "--overwrite", code=cli.EXIT_REQUEST)
+    other = tmp_path / "tf" / "gland"
+    shutil.copytree(images / "gland", other)
+    assert "no dataset of ours" in convert(images, tmp_path / "tf", "--overwrite", code=cli.EXIT_REQUEST)
+    assert contents_below(images) == before
+    assert contents_below(other) == contents_below(images / "gland")
+
+
+def contents_below(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize("flags", [["--test_fraction=0"], ["--validation_fraction=0"]])
 def test_a_split_may_be_empty(images: Path, tmp_path: Path, flags: list[str]) -> None:
     convert(images, tmp_path / "tf", *flags)

@@ -84,6 +84,14 @@ def test_a_scheme_of_one_diagnosis_alone_is_used_for_it() -> None:
     assert groups["b/scan7.png"] == "b/scan7.png"
 
 
+def test_a_scheme_of_one_small_diagnosis_takes_nothing_from_the_others() -> None:
+    slides = [f"{d}/slide{d}{s}_{t}.png" for d in "ab" for s in range(10) for t in range(3)]
+    found, groups = grouped([*slides, "c/case1_0.png", "c/case1_1.png"])
+    assert found == "patient + slide"
+    assert groups["a/slidea3_1.png"] == groups["a/slidea3_2.png"] == "slidea3"
+    assert groups["c/case1_0.png"] == "case1"
+
+
 def test_a_number_in_the_diagnosis_itself_is_no_patient() -> None:
     assert grouped([f"case {d}/{i}.png" for d in (1, 2) for i in range(9)])[0] == "none"
 

@@ -221,6 +221,36 @@ def test_an_image_the_table_does_not_name_is_left_out_and_listed(images: Path, t
     assert {row.reason for row in rows} == {"not named in the table of --split_csv"}
 
 
+def test_a_table_whose_paths_name_no_image_is_refused(images: Path, tmp_path: Path) -> None:
+    wanted = {"S000": "test", "S100": "test", "S200": "test", "rest": "train"}
+    table = split_table(images, tmp_path / "splits.csv", wanted)
+    table.write_text(table.read_text().replace(".png,test", ".jpg,test"))
+    message = convert(images, tmp_path / "tf", f"--split_csv={table}", code=cli.EXIT_REQUEST)
+    assert "blue/S000_0.jpg" in message
+    table.write_text(table.read_text().replace(".jpg,test", ".png,test") + "red/none.png,train\n")
+    assert "1 rows of --split_csv name no usable image" in convert(images, tmp_path / "tf", f"--split_csv={table}")
+    assert "--folds" in convert(
+        images, tmp_path / "t2", f"--split_csv={with_validation(table)}", "--folds=3", code=cli.EXIT_REQUEST
+    )
+
+
+def with_validation(table: Path) -> Path:
+    table.write_text(table.read_text().replace("S001_0.png,train", "S001_0.png,validation"))
+    return table
+
+
+def test_copies_of_two_diagnoses_tie_their_slides_though_neither_is_written() -> None:
+    rows = [
+        row(f"{d}/S{ord(d)}{s}_{t}.png", 1000 * ord(d) + 10 * s + t) for d in "ab" for s in range(8) for t in range(3)
+    ]
+    rows += [row("a/S971_9.png", 5), row("b/S983_9.png", 5)]
+    table = table_of(rows)
+    plan = plan_for(table, near_duplicates="ignore")
+    groups = {table.ids[r]: plan.records.names[g] for r, g in zip(plan.records.rows, plan.records.groups, strict=True)}
+    assert plan.counts.quarantined == 2
+    assert groups["a/S971_0.png"] == groups["b/S983_0.png"] == "S971"
+
+
 @pytest.mark.parametrize(
     "text", ["path,split\na/1.png,dev\n", "path,group\na/1.png,test\n", "path,split\na/1.png,train\n"]
 )

@@ -1,6 +1,7 @@
 """Several workers over one folder, and stages one at a time: the bytes are those of one process."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,48 @@ def test_a_worker_that_never_comes_is_not_waited_for(many: Path, tmp_path: Path)
     text = finish(start(many, tmp_path / "tf", "--num_workers=3", "--worker=0", "--patience_s=1"))
     assert "worker 0 makes them itself" in text
     assert contents(tmp_path / "tf" / "gland") == contents(tmp_path / "alone" / "gland")
+
+
+def test_a_request_that_worker_0_refuses_is_refused_by_all(images: Path, tmp_path: Path) -> None:
+    for diagnosis in ("red", "green"):
+        shutil.rmtree(images / "gland" / diagnosis)
+    workers = [start(images, tmp_path / "tf", "--num_workers=2", f"--worker={i}") for i in (0, 1)]
+    for worker in workers:
+        assert "at least 2" in finish(worker, cli.EXIT_REQUEST)
+
+
+def test_a_chunk_under_another_ones_name_is_made_again(many: Path, tmp_path: Path) -> None:
+    convert(many, tmp_path / "alone")
+    finish(start(many, tmp_path / "tf", "--stage=inspect"))
+    chunks = sorted((tmp_path / "tf/.gland.partial/inspect").glob(f"*{SUFFIX}"))
+    shutil.copy(chunks[0], chunks[1])
+    convert(many, tmp_path / "tf")
+    assert contents(tmp_path / "tf" / "gland") == contents(tmp_path / "alone" / "gland")
+
+
+def test_shards_set_aside_by_a_seal_that_was_cut_off_are_taken_up_again(many: Path, tmp_path: Path) -> None:
+    convert(many, tmp_path / "alone")
+    for stage in ("inspect", "plan", "write"):
+        finish(start(many, tmp_path / "tf", f"--stage={stage}"))
+    work = tmp_path / "tf/.gland.partial"
+    (work / "dataset").rename(work / "sealing")
+    before = {path.name: path.stat().st_ino for path in (work / "sealing").glob("*.tfrecord-*")}
+    convert(many, tmp_path / "tf")
+    assert contents(tmp_path / "tf" / "gland") == contents(tmp_path / "alone" / "gland")
+    assert before == {path.name: path.stat().st_ino for path in (tmp_path / "tf" / "gland").glob("*.tfrecord-*")}
+
+
+def test_a_plan_that_is_no_plan_is_made_again(many: Path, tmp_path: Path) -> None:
+    for stage in ("inspect", "plan"):
+        finish(start(many, tmp_path / "tf", f"--stage={stage}"))
+    plan = tmp_path / "tf/.gland.partial/plan/plan.json"
+    whole = plan.read_text()
+    for text in ("[]", "{}", whole.replace("red", "rec", 1), whole[:-9], ""):
+        plan.write_text(text)
+        assert "run --stage=plan" in finish(start(many, tmp_path / "tf", "--stage=write"), cli.EXIT_REQUEST)
+    plan.write_text(whole)
+    next(plan.parent.glob("*.tfrecord-*")).unlink()
+    assert "--stage=plan" in finish(start(many, tmp_path / "tf", "--stage=write"), cli.EXIT_FAULT)
 
 
 def test_a_waiting_worker_can_be_stopped(many: Path, tmp_path: Path) -> None:

@@ -22,4 +22,4 @@ def test_killed_before_any_change_the_old_or_the_new_dataset_is_whole_and_a_seco
     swap = found.index(".gland.replaced: old")  # the one moment between two renames: the next run puts it back
     assert set(found[:swap]) == {"gland: old"}
     assert set(found[swap + 1 :]) == {"gland: new"}
-    assert "dataset', '/gland'" in points[swap]["change"]
+    assert "sealing', '/gland'" in points[swap]["change"]

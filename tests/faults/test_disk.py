@@ -51,7 +51,7 @@ def test_a_full_disk_is_named_and_with_space_the_same_command_ends_with_the_same
     disk.fill(spare_pages=1)
     for _ in range(2):  # trying again costs no space
         said = finish(start(some, disk.folder, f"--workers={workers}"), cli.EXIT_FAULT)
-        place = "inspect" if stage == "inspect" else "dataset"
+        place = {"inspect": "inspect", "write": "dataset", "seal": "sealing"}[stage]
         assert re.search(rf"^No space left on device: {disk.folder}/\.gland\.partial/{place}/[^.].*", said, re.M)
         assert said.endswith("To fix it: free some space there, then run the same command again.\n")
         assert "Traceback" not in said
@@ -79,7 +79,7 @@ def test_whichever_file_finds_the_disk_full_nothing_is_half_sealed(
             break
     assert {number for number, _ in refused} == {errno.ENOSPC}
     files = {"quarantine.csv", "near_duplicates.csv", "card.html", FILE_NAME}
-    assert {name for _, name in refused} == files | {"dataset"}  # the folder, for the files that TFDS writes
+    assert {name for _, name in refused} == files | {"sealing"}  # the folder, for the files that TFDS writes
     assert contents(disk.folder / "gland") == whole
 
 
