@@ -52,7 +52,9 @@ def _spooled(work: Path, image: ImageRef, size_px: int) -> bytes:
 
 def _in_small(stored: bytes, size_px: int) -> bytes:
     """An image as it is stored, brought to at most `size_px` a side. Fine enough to look at, a few kilobytes."""
-    picture = Image.open(BytesIO(stored)).convert("RGB")
+    opened = Image.open(BytesIO(stored))
+    opened.draft("RGB", (size_px, size_px))  # a JPEG needn't be decoded in full to be shown small
+    picture = opened.convert("RGB")
     picture.thumbnail((size_px, size_px))
     out = BytesIO()
     picture.save(out, "JPEG", quality=QUALITY, optimize=True)

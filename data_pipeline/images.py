@@ -35,7 +35,7 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 SIDEWAYS = (5, 6, 7, 8)
-# Formats Pillow decodes by itself. Others it would hand to programs outside, or guess from next to nothing.
+# Those Pillow decodes by itself. Others it would hand to programs outside, or guess from next to nothing.
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "JPEG2000", "PPM")
 WHITE = (255, 255, 255)
 SEVERAL_PAGES = ", several pages"
@@ -160,9 +160,7 @@ def thumbnail(picture: Image.Image) -> NDArray[np.uint8]:
 
 def as_png(pixels: NDArray[np.uint8]) -> bytes:
     """`[height, width, 3] uint8` as a PNG file."""
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG", compress_level=1)
-    return out.getvalue()
+    return _encode(Image.fromarray(pixels), "png", 0)
 
 
 def _encode(picture: Image.Image, encoding: Encoding, quality: int) -> bytes:

@@ -14,6 +14,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -73,6 +74,7 @@ def data_uri(image: bytes) -> str:
     raise ValueError(f"Expected the bytes of a PNG or JPEG file. Received {image[:8]!r}….")
 
 
+@cache
 def _environment(package: str) -> Environment:
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(name) for name in dict.fromkeys((package, "data_pipeline"))]),
