@@ -90,9 +90,8 @@ def decode(data: bytes) -> DecodedImage:
         mode = _mode(picture)
         _load(picture, data)
         turn = _orientation(picture)
-        return DecodedImage(
-            np.asarray(_upright(_to_rgb(picture), turn)), is_plain(picture, data, mode=mode, orientation=turn)
-        )
+        pixels = np.asarray(_upright(_to_rgb(picture), turn))
+        return DecodedImage(pixels, is_plain(picture, data, mode=mode, orientation=turn))
 
 
 def prepare(data: bytes, *, size_px: int, encoding: Encoding = "jpeg", quality: int = 95) -> PreparedImage:
@@ -117,11 +116,9 @@ def prepare(data: bytes, *, size_px: int, encoding: Encoding = "jpeg", quality: 
             width, height = height, width
         fits = width == height == size_px and not (encoding == "png" and picture.format == "JPEG")
         kept = fits and is_plain(picture, data, mode=mode, orientation=turn)
-        if kept:
-            small, stored = rgb, data
-        else:
-            small = _square(rgb, turn, size_px, in_use=(full_size[0] / fraction, full_size[1] / fraction))
-            stored = _encode(small, encoding, quality)
+        in_use = (full_size[0] / fraction, full_size[1] / fraction)
+        small = rgb if kept else _square(rgb, turn, size_px, in_use=in_use)
+        stored = data if kept else _encode(small, encoding, quality)
         shown = thumbnail(small)
         likeness = pixel_hash(shown, of_size=(width, height))
         return PreparedImage(stored, kept, likeness, shown, width, height, _format(picture), mode)
@@ -160,7 +157,9 @@ def thumbnail(picture: Image.Image) -> NDArray[np.uint8]:
 
 def as_png(pixels: NDArray[np.uint8]) -> bytes:
     """`[height, width, 3] uint8` as a PNG file."""
-    return _encode(Image.fromarray(pixels), "png", 0)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG", compress_level=1)
+    return out.getvalue()
 
 
 def _encode(picture: Image.Image, encoding: Encoding, quality: int) -> bytes:
