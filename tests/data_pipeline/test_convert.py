@@ -217,6 +217,28 @@ def test_a_changed_table_of_groups_is_a_changed_flag(images: Path, tmp_path: Pat
     assert "--overwrite" in convert(images, tmp_path / "tf", f"--group_by=csv:{table}", code=cli.EXIT_REQUEST)
 
 
+@pytest.mark.parametrize(
+    ("organ", "inputs", "duplicates", "quarantined", "least_linked"),
+    [
+        ("blood_cells", 800, 0, 2, 0),
+        ("cervix", 917, 0, 0, 2),
+        ("lung", 720, 4, 0, 500),
+        ("white_blood_cells", 300, 1, 0, 3),
+    ],
+)
+def test_real_organs_are_converted_and_found_in_order(
+    real_images: Path, tmp_path: Path, organ: str, inputs: int, duplicates: int, quarantined: int, least_linked: int
+) -> None:
+    flags = [f"--organ={organ}", f"--images={real_images}", f"--tfrecords={tmp_path}", "--image_size=128"]
+    done = run_module("data_pipeline", *flags)
+    assert done.returncode == cli.EXIT_DONE, done.stderr
+    manifest = Manifest.load(tmp_path / organ)
+    counts = manifest.counts
+    assert (counts.inputs, counts.duplicates, counts.quarantined) == (inputs, duplicates, quarantined)
+    assert least_linked <= manifest.near_duplicates.pairs <= 1.2 * least_linked + 3
+    assert verify(tmp_path / organ, workers=1) == []
+
+
 def test_one_organ_in_trouble_keeps_no_other_waiting(images: Path, tmp_path: Path) -> None:
     (images / "bad organ").mkdir()
     done = run_module("data_pipeline", "--organ=all", f"--images={images}", f"--tfrecords={tmp_path / 'tf'}")
