@@ -57,19 +57,23 @@ def distinction(images: int) -> float:
     return DISTINCTION + 0.88 * float(np.log(max(1.0, images / DISTINCTION_AMONG)))
 
 
-def near_duplicates(prints: NDArray[np.int8], *, threshold: float = THRESHOLD, margin: float = 0.0) -> NearPairs:
+def near_duplicates(
+    prints: NDArray[np.int8], rows: Indices | None = None, *, threshold: float = THRESHOLD, margin: float = 0.0
+) -> NearPairs:
     """The near duplicates among `[n, 192] int8`. The same images are connected in whatever order they come.
 
+    `rows` says which of `prints` to look at, in rising order, all by default: a selection would exist twice in memory.
     `margin` asks for so many standard deviations more than `distinction`.
     """
+    rows = np.arange(len(prints)) if rows is None else rows
     # Many small matrix products: on a busy machine, threads that wait for each other cost ten times what they save.
     with threadpool_limits(limits=1, user_api="blas"):
         prints = np.ascontiguousarray(prints)
-        return _near_duplicates(prints, _Judge(prints, threshold, distinction(len(prints)) + margin))
+        return _near_duplicates(prints, rows, _Judge(prints, threshold, distinction(len(rows)) + margin))
 
 
-def _near_duplicates(prints: NDArray[np.int8], judge: "_Judge") -> NearPairs:
-    kept, first, again = _distinct(prints)
+def _near_duplicates(prints: NDArray[np.int8], rows: Indices, judge: "_Judge") -> NearPairs:
+    kept, first, again = _distinct(prints, rows)
     accepted = judge.copies(first, again)
     found, labels = [accepted], np.arange(len(prints))
     for left, right in candidates(prints, kept, judge.least[kept]):
@@ -117,14 +121,14 @@ class _Judge:
         self._least_z[unknown] = Background.of(self._prints[unknown]).least(distinction=self._distinction)
 
 
-def _distinct(prints: NDArray[np.int8]) -> tuple[Indices, Indices, Indices]:
+def _distinct(prints: NDArray[np.int8], rows: Indices) -> tuple[Indices, Indices, Indices]:
     """(one index of each fingerprint, in an order that is the contents' own; pairs with the same fingerprint).
 
-    Fingerprints without structure are left out.
+    Of `rows` alone. Fingerprints without structure are left out.
     """
     keys = _keys(prints)
-    order = keys.argsort(kind="stable")
-    order = order[prints[order].any(axis=1)]
+    order = rows[keys[rows].argsort(kind="stable")]
+    order = order[np.asarray(prints.any(axis=1))[order]]
     new = np.ones(len(order), dtype=bool)
     same_key = np.flatnonzero(keys[order[1:]] == keys[order[:-1]]) + 1
     new[same_key] = (prints[order[same_key]] != prints[order[same_key - 1]]).any(axis=1)

@@ -190,8 +190,8 @@ def _too_few(organ: str, classes: tuple[str, ...], left_out: Sequence[Quarantine
 
 
 def _near_pairs(table: Table, rows: NDArray[np.int64]) -> tuple[NearPair, ...]:
-    found = near_duplicates(table.fingerprints[rows])
-    columns = rows[found.left].tolist(), rows[found.right].tolist(), found.similarity.tolist()
+    found = near_duplicates(table.fingerprints, rows)
+    columns = found.left.tolist(), found.right.tolist(), found.similarity.tolist()
     pairs = [NearPair(*values) for values in zip(*columns, strict=True)]
     return tuple(sorted(pairs, key=lambda pair: (-pair.similarity, pair.left, pair.right)))
 
