@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -21,6 +22,9 @@ from tqdm import tqdm
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+# Pools that `keeping_workers` keeps, by their number of workers, and how many of its blocks are open.
+_kept: dict[int, ProcessPoolExecutor] = {}
+_keeping = 0
 
 
 def available_cpus() -> int:
@@ -63,28 +67,51 @@ def _results(
             for task in tasks:
                 yield size(task), function(task)
         return
+    pool = _kept.get(workers) or _start(workers)
+    keep = _keeping > 0
+    if keep:
+        _kept[workers] = pool
+    waiting: deque[tuple[int, Future[Result]]] = deque()
+    try:
+        for task in tasks:
+            waiting.append((size(task), pool.submit(function, task)))
+            if len(waiting) > 2 * workers:
+                step, future = waiting.popleft()
+                yield step, future.result()
+        while waiting:
+            step, future = waiting.popleft()
+            yield step, future.result()
+    except BaseException:
+        # What is under way is written aside and can be thrown away: being asked to stop means now.
+        _kept.pop(workers, None)
+        keep = False
+        for child in multiprocessing.active_children():
+            child.terminate()
+        raise
+    finally:
+        if not keep:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def keeping_workers() -> Iterator[None]:
+    """Within this block, the workers one call has started serve the next ones: to start them takes half a second."""
+    global _keeping
+    _keeping += 1
+    try:
+        yield
+    finally:
+        _keeping -= 1
+        while not _keeping and _kept:
+            _kept.popitem()[1].shutdown(wait=True, cancel_futures=True)
+
+
+def _start(workers: int) -> ProcessPoolExecutor:
     # Each worker has a processor: threads of its own would fight for it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Spawned, not forked: the parent may hold threads (TensorFlow's among them) that don't survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker) as pool:
-        waiting: deque[tuple[int, Future[Result]]] = deque()
-        try:
-            for task in tasks:
-                waiting.append((size(task), pool.submit(function, task)))
-                if len(waiting) > 2 * workers:
-                    step, future = waiting.popleft()
-                    yield step, future.result()
-            while waiting:
-                step, future = waiting.popleft()
-                yield step, future.result()
-        except BaseException:
-            # What is under way is written aside and can be thrown away: being asked to stop means now.
-            for child in multiprocessing.active_children():
-                child.terminate()
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
 
 
 def _begin_worker() -> None:

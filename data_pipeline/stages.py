@@ -22,6 +22,7 @@ from data_pipeline.conversion import Conversion
 from data_pipeline.images import identity
 from data_pipeline.inspect_stage import ChunkTask, combine_sha256, inputs_sha256, inspect
 from data_pipeline.manifest import FILE_NAME, DatasetError, Manifest, is_dataset
+from data_pipeline.parallel import keeping_workers
 from data_pipeline.plan import Plan, make_plan
 from data_pipeline.plan_folder import PlanSummary, ShardEntry, load_plan, load_refusal, write_plan, write_refusal
 from data_pipeline.seal import put_back, restore_after_crash, seal
@@ -41,7 +42,7 @@ def convert(conversion: Conversion) -> Manifest | None:
     The dataset's manifest, or None if sealing it is left to another stage or worker. Raises `RequestError` where a
     person has to decide.
     """
-    with _locked(conversion):
+    with _locked(conversion), keeping_workers():
         if conversion.share.leads:
             restore_after_crash(conversion.target)
             put_back(conversion.work)
