@@ -23,14 +23,13 @@ from data_pipeline.images import THUMBNAIL_PX, ImageRefusedError, PreparedImage,
 from data_pipeline.near_moments import fingerprints
 from data_pipeline.parallel import in_processes
 from data_pipeline.settings import Settings
-from data_pipeline.sources import FileContents, Source, SourceFile, is_system_name
+from data_pipeline.sources import UNREADABLE, FileContents, Source, SourceFile, is_system_name
 from data_pipeline.spool import SUFFIX, InspectionRow, checksum, read_chunk, write_chunk
 
 CHUNK_FILES = 64
 # Of a source that this process reads for all, whole chunks of files wait in memory.
 SEQUENTIAL_CHUNK_FILES = 16
 CHUNK_VERSION = 2  # raise it when a chunk's meaning changes: older ones are then read no more
-UNREADABLE = "can't be read"
 # These turn the direction of text, so that a name reads as another.
 TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode categories: control, surrogate, line and paragraph ends

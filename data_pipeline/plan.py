@@ -117,9 +117,7 @@ def make_plan(
     near = _near_pairs(table, copies.kept) if settings.near_duplicates == "link" else ()
     ids = [table.ids[row] for row in usable.tolist()]
     named = grouping.group_images(ids, [name.partition("/")[0] for name in ids], rule)
-    tied = copies.pairs + [(pair.left, pair.right) for pair in near]
-    positions = np.searchsorted(usable, np.asarray(tied, dtype=np.int64).reshape(-1, 2)).tolist()
-    groups = grouping.link(named.groups, ((left, right) for left, right in positions))
+    groups = _linked(named.groups, usable, [*copies.pairs, *((pair.left, pair.right) for pair in near)])
     of_groups = None if given is None else splits_of_groups(ids, groups, given)
     kept = np.searchsorted(usable, copies.kept).tolist()
     names, numbers = _numbered([groups[position] for position in kept])
@@ -128,11 +126,6 @@ def make_plan(
     splits = {split: _split_counts(records, members, classes) for split, members in by_split.items()}
     if given is not None and not (splits["train"].records and splits["test"].records):
         raise nothing_given(given, ids)
-    found = NearDuplicates(
-        threshold=THRESHOLD if settings.near_duplicates == "link" else 0.0,
-        pairs=len(near),
-        images=len({row for pair in near for row in (pair.left, pair.right)}),
-    )
     return Plan(
         organ=organ,
         classes=classes,
@@ -148,7 +141,7 @@ def make_plan(
             groups=len(names),
             examples=grouping.examples([(ids[position], groups[position]) for position in kept]),
         ),
-        near_duplicates=found,
+        near_duplicates=_summed_up(near, looked=settings.near_duplicates == "link"),
         sizes=_sizes(table.width[copies.kept], table.height[copies.kept]),
         warnings=(
             *doubts.about_given_splits(given, set(ids)),
@@ -194,6 +187,17 @@ def _near_pairs(table: Table, rows: NDArray[np.int64]) -> tuple[NearPair, ...]:
     columns = found.left.tolist(), found.right.tolist(), found.similarity.tolist()
     pairs = [NearPair(*values) for values in zip(*columns, strict=True)]
     return tuple(sorted(pairs, key=lambda pair: (-pair.similarity, pair.left, pair.right)))
+
+
+def _linked(groups: Sequence[str], rows: NDArray[np.int64], pairs: Sequence[tuple[int, int]]) -> list[str]:
+    """The groups of `rows`, with those of each pair of rows of the table joined."""
+    positions = np.searchsorted(rows, np.asarray(pairs, dtype=np.int64).reshape(-1, 2)).tolist()
+    return grouping.link(groups, ((left, right) for left, right in positions))
+
+
+def _summed_up(near: Sequence[NearPair], *, looked: bool) -> NearDuplicates:
+    images = {row for pair in near for row in (pair.left, pair.right)}
+    return NearDuplicates(threshold=THRESHOLD if looked else 0.0, pairs=len(near), images=len(images))
 
 
 def _numbered(groups: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
