@@ -30,6 +30,7 @@ setup(
         "pillow",  # every image format there is
         "protobuf",
         "scikit-learn",  # metrics
+        "scipy",  # nearest neighbours
         "tensorboard",  # TensorFlow asks for it when scalars are written, and does not bring it
         "tensorflow",
         "tensorflow-datasets",

@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from data_pipeline.manifest import QuarantineRow
 from data_pipeline.table import Table
 
+# By how many grey levels of 255 the mean of a sixteenth of an image may differ between two ways to make its thumbnail.
+# Of 300 real images, at two sizes and JPEG qualities of 5 to 95, it was 0.9 at most.
+LEVELS_APART = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Copies:
@@ -28,7 +32,7 @@ class Copies:
 def find_copies(table: Table, rows: NDArray[np.int64], identify: Callable[[int], bytes]) -> Copies:
     """Copies among `rows` of `table`, which are in the order of their ids.
 
-    `identify(row)` is equal for equal pixels. It is asked only where `likeness` is equal and files differ.
+    `identify(row)` is equal for equal pixels. It is asked only where images look the same and files differ.
     """
     left_out: list[QuarantineRow] = []
     pairs: list[tuple[int, int]] = []
@@ -51,6 +55,45 @@ def find_copies(table: Table, rows: NDArray[np.int64], identify: Callable[[int],
 
 
 def _alike(table: Table, rows: NDArray[np.int64]) -> Iterator[list[int]]:
+    """Rows that may be of one picture, where there are several; each row in one list, in the order of the ids."""
+    across = set(_alike_across(table, rows).tolist())
+    together = set(across)
+    for alike in _equal_likeness(table, rows):
+        if across.isdisjoint(alike):
+            yield alike
+        else:
+            together.update(alike)
+    if together:
+        yield sorted(together)
+
+
+def _alike_across(table: Table, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """JPEGs that were kept, and other images as large, which differ by no more than their thumbnails may.
+
+    Their thumbnails were made in two ways, so that likeness tells nothing. Of images that all are kept JPEGs, or that
+    none is, this finds none.
+    """
+    halved = (table.kept & table.of_format("JPEG"))[rows]
+    some, others = rows[halved], rows[~halved]
+    if not (len(some) and len(others)):
+        return rows[:0]
+    others = others[(table.width[others] == table.width[some[0]]) & (table.height[others] == table.height[some[0]])]
+    return np.concatenate([_with_neighbour(table, some, others), _with_neighbour(table, others, some)])
+
+
+def _with_neighbour(table: Table, rows: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of `rows` that have one of `others` within `LEVELS_APART` in every part."""
+    # Hardly ever needed, and takes as long to import as all the rest.
+    from scipy.spatial import KDTree  # type: ignore[import-untyped]
+
+    if not len(others):
+        return others
+    tree = KDTree(table.levels[others])
+    distance, _ = tree.query(table.levels[rows], p=np.inf, distance_upper_bound=LEVELS_APART + 0.5)
+    return np.asarray(rows[np.isfinite(distance)])
+
+
+def _equal_likeness(table: Table, rows: NDArray[np.int64]) -> Iterator[list[int]]:
     """Rows of equal likeness, where there are several; each list in the order of the ids."""
     if not len(rows):
         return

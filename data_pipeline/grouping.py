@@ -7,6 +7,7 @@
 such as `BA_101381` is never taken for a patient. Images that no rule ties together are groups of their own.
 """
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -122,43 +123,47 @@ def _automatic(names: Sequence[str], diagnoses: Sequence[str]) -> tuple[list[str
     the end goes by the first scheme, as far as it fits.
     """
     found, schemes = [""] * len(names), []
-    left = set(diagnoses)
+    left: dict[str, list[int]] = defaultdict(list)
+    for place, diagnosis in enumerate(diagnoses):
+        left[diagnosis].append(place)
     for scheme in SCHEMES:
-        places = [place for place, diagnosis in enumerate(diagnoses) if diagnosis in left]
-        groups = [scheme.find(names[place]) for place in places]
-        fitting = _fitting(groups, [diagnoses[place] for place in places], scheme)
-        if fitting:
-            schemes.append(scheme)
-            left -= fitting
-            for place, group in zip(places, groups, strict=True):
-                if diagnoses[place] in fitting:
-                    found[place] = group
+        fitting = _fitting(scheme, {diagnosis: [names[place] for place in left[diagnosis]] for diagnosis in left})
+        schemes += [scheme] * bool(fitting)
+        for diagnosis, groups in fitting.items():
+            for place, group in zip(left.pop(diagnosis), groups, strict=True):
+                found[place] = group
         if not left:
             break
     if schemes:
-        for place, diagnosis in enumerate(diagnoses):
-            if diagnosis in left:
-                found[place] = schemes[0].find(names[place])
+        for place in (place for places in left.values() for place in places):
+            found[place] = schemes[0].find(names[place])
     return found, schemes
 
 
-def _fitting(found: Sequence[str], diagnoses: Sequence[str], scheme: Scheme) -> set[str]:
-    """The diagnoses a scheme fits as a whole; none unless it ties images together, and into more than a few piles."""
-    if not any(found):
-        return set()
-    by_diagnosis: dict[str, list[str]] = defaultdict(list)
-    for group, diagnosis in zip(found, diagnoses, strict=True):
-        by_diagnosis[diagnosis].append(group)
+def _fitting(scheme: Scheme, names: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The diagnoses, of those of `names`, that a scheme fits as a whole, and the group of each name of theirs.
+
+    None unless the scheme ties images together, and into more than a few piles.
+    """
+    found = {diagnosis: groups for diagnosis in names if (groups := _groups(scheme, names[diagnosis]))}
+    sizes = [(len(set(groups) - {""}), len(groups) - groups.count("")) for groups in found.values()]
+    ties = any(piles < images for piles, images in sizes)
+    believable = ties and (scheme.specific or sorted(sizes)[len(sizes) // 2][0] >= LEAST_GROUPS)
+    return found if believable else {}
+
+
+def _groups(scheme: Scheme, names: Sequence[str]) -> list[str]:
+    """The group of each name, or nothing as soon as it is clear that too few fit."""
     share = SPECIFIC_SHARE if scheme.specific else GENERAL_SHARE
-    fitting = {
-        diagnosis: [group for group in groups if group]
-        for diagnosis, groups in by_diagnosis.items()
-        if sum(map(bool, groups)) >= share * len(groups)
-    }
-    ties = any(len(set(groups)) < len(groups) for groups in fitting.values())
-    piles = sorted(len(set(groups)) for groups in fitting.values())
-    believable = ties and (scheme.specific or piles[len(piles) // 2] >= LEAST_GROUPS)
-    return set(fitting) if believable else set()
+    most_missing = len(names) - math.ceil(share * len(names))
+    groups: list[str] = []
+    missing = 0
+    for name in names:
+        groups.append(scheme.find(name))
+        missing += not groups[-1]
+        if missing > most_missing:
+            return []
+    return groups
 
 
 def _fits_nothing(rule: Rule, example: str) -> RequestError:

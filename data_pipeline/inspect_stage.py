@@ -24,12 +24,12 @@ from data_pipeline.near_moments import fingerprints
 from data_pipeline.parallel import in_processes
 from data_pipeline.settings import Settings
 from data_pipeline.sources import UNREADABLE, FileContents, Source, SourceFile, is_system_name
-from data_pipeline.spool import SUFFIX, InspectionRow, checksum, read_chunk, write_chunk
+from data_pipeline.spool import LEVELS_ACROSS, SUFFIX, InspectionRow, checksum, read_chunk, write_chunk
 
 CHUNK_FILES = 64
 # Of a source that this process reads for all, whole chunks of files wait in memory.
 SEQUENTIAL_CHUNK_FILES = 16
-CHUNK_VERSION = 2  # raise it when a chunk's meaning changes: older ones are then read no more
+CHUNK_VERSION = 3  # raise it when a chunk's meaning changes: older ones are then read no more
 # These turn the direction of text, so that a name reads as another.
 TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode categories: control, surrogate, line and paragraph ends
@@ -154,9 +154,10 @@ def _inspect_chunk(
     blank = np.zeros((THUMBNAIL_PX, THUMBNAIL_PX), dtype=np.uint8)
     thumbnails = np.stack([one.image.thumbnail if one.image else blank for one in found])
     contrast = _contrast(thumbnails).round(1).tolist()
+    levels = _levels(thumbnails)
     images = [one.image.stored if one.image else b"" for one in found]
     starts = accumulate(map(len, images), initial=0)
-    rows = [_row(one, start, level) for one, start, level in zip(found, starts, contrast, strict=False)]
+    rows = [_row(*values) for values in zip(found, starts, contrast, levels, strict=False)]
     write_chunk(work / chunk.file_name, rows, images, fingerprints(thumbnails))
 
 
@@ -168,7 +169,14 @@ def _contrast(thumbnails: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(np.maximum(mean_square - mean**2, 0)))
 
 
-def _row(found: Inspected, start: int, contrast: float) -> InspectionRow:
+def _levels(thumbnails: NDArray[np.uint8]) -> list[str]:
+    """`[n, h, w]` → the mean of each part of each, as hexadecimal numbers."""
+    n, px = len(thumbnails), THUMBNAIL_PX // LEVELS_ACROSS
+    parts = thumbnails.reshape(n, LEVELS_ACROSS, px, LEVELS_ACROSS, px).sum(axis=(2, 4), dtype=np.int64)
+    return [one.tobytes().hex() for one in (parts // px**2).astype(np.uint8)]
+
+
+def _row(found: Inspected, start: int, contrast: float, levels: str) -> InspectionRow:
     image = found.image
     if image is None:
         return InspectionRow(found.id, found.sha256, found.reason)
@@ -176,6 +184,7 @@ def _row(found: Inspected, start: int, contrast: float) -> InspectionRow:
         id=found.id,
         sha256=found.sha256,
         likeness=image.likeness.hex(),
+        levels=levels,
         kept=image.kept,
         width=image.width,
         height=image.height,

@@ -6,7 +6,7 @@ What turning and mirroring leave alone, amplitudes and bispectra, is seen throug
 zoomed copies meet too. The views are sorted by which side of random cuts they lie on, a cut being halfway along the
 difference of two of them (random projection trees: Dasgupta and Freund, STOC 2008), and each is compared with its
 neighbours in that order by one matrix product. A stretch of the order has the same length wherever it lies, so a pile
-of look-alikes costs what any other images cost.
+of look-alikes costs what any other images cost. Of a thousand images or fewer, every view is compared with every other.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from data_pipeline.near_moments import ORDERS, Spectra, spectra
 # Where more images lie between two copies, more tables are needed for one in which the copies are neighbours.
 TABLES, TABLES_PER_DOUBLING = 4, 1.25
 STRETCH, STRETCHES_AT_ONCE = 128, 32
+FEW_ENOUGH_FOR_ALL = 1000
 # So many pairs of an image, on average, are worth a round of comparisons, after which those connected needn't be
 # compared. Fewer wait for the next table's, which are often the same ones.
 PAIRS_PER_ROUND = 4
@@ -57,10 +58,12 @@ def candidates(
     doublings = max(0.0, float(np.log2(n / FEW_IMAGES)))
     likeness = min(MOST_LIKENESS, LEAST_LIKENESS + LIKENESS_PER_DOUBLING * doublings)
     least = np.maximum(likeness, needed - MOST_UNLIKE).astype(np.float32)
-    tables = TABLES + round(TABLES_PER_DOUBLING * doublings) if len(views) > STRETCH else 1
+    tables = TABLES + round(TABLES_PER_DOUBLING * doublings) if n > FEW_ENOUGH_FOR_ALL else 1
     waiting: list[Indices] = []
     for table in range(tables):
-        waiting += [_alike(views, stretches, least) for stretches in _stretches(_order(views, table))]
+        order = _order(views, table)
+        stretches = _stretches(order) if n > FEW_ENOUGH_FOR_ALL else _all_pairs(order)
+        waiting += [_alike(views, some, least) for some in stretches]
         if table == tables - 1 or sum(map(len, waiting)) > PAIRS_PER_ROUND * n:
             keys = np.unique(np.concatenate(waiting))
             waiting.clear()
@@ -134,6 +137,17 @@ def _stretches(order: Indices) -> Iterator[Indices]:
         yield rows[start : start + STRETCHES_AT_ONCE]
     if len(order) % length:
         yield order[None, -length:]
+
+
+def _all_pairs(order: Indices) -> Iterator[Indices]:
+    """As `_stretches`, but such that any two views lie in one of them: each two halves of a stretch together."""
+    length = min(STRETCH // 2, len(order))
+    starts = np.minimum(np.arange(0, len(order), length), len(order) - length)
+    halves = order[starts[:, None] + np.arange(length)]
+    first, second = np.triu_indices(len(halves), k=min(1, len(halves) - 1))
+    for start in range(0, len(first), STRETCHES_AT_ONCE):
+        part = slice(start, start + STRETCHES_AT_ONCE)
+        yield np.concatenate([halves[first[part]], halves[second[part]]], axis=1)
 
 
 def _alike(views: NDArray[np.int8], stretches: Indices, least: NDArray[np.float32]) -> Indices:

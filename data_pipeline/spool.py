@@ -27,6 +27,7 @@ from data_pipeline.near_moments import FINGERPRINT_BYTES
 from data_pipeline.storage import atomic_file
 
 SUFFIX = ".chunk"
+LEVELS_ACROSS = 4
 
 
 class ChunkLostError(FaultError):
@@ -48,16 +49,18 @@ _FOOTER = struct.Struct("<QQQ")
 class InspectionRow:
     """What a file is. `reason` is empty for a usable image and says otherwise why it is refused.
 
-    `sha256` is that of the file, and `likeness` is equal for equal pixels (both in hexadecimal); `kept` says that the
-    file is stored as it is; `width` and `height` are those of the
-    upright original; `contrast` is the standard deviation of the stored green channel in small, in grey levels of 255.
-    `start`, `bytes` and `crc32c` say where in the chunk the image lies and how to know it again.
+    `sha256` is that of the file, `likeness` is equal for equal pixels (see `PreparedImage`), `levels` are the mean grey
+    levels of the green channel in each of `LEVELS_ACROSS`² parts, all in hexadecimal. `kept` says that the file is
+    stored as it is; `width` and `height` are those of the upright original; `contrast` is the standard deviation of the
+    stored green channel in small, in grey levels of 255. `start`, `bytes` and `crc32c` say where in the chunk the image
+    lies and how to know it again.
     """
 
     id: str
     sha256: str = ""
     reason: str = ""
     likeness: str = ""
+    levels: str = ""
     kept: bool = False
     width: int = 0
     height: int = 0

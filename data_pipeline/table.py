@@ -15,18 +15,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.near_moments import FINGERPRINT_BYTES
-from data_pipeline.spool import COLUMNS, SUFFIX, Chunk, ChunkLostError, ImageRef, InspectionRow, read_chunk
+from data_pipeline.spool import (
+    COLUMNS,
+    LEVELS_ACROSS,
+    SUFFIX,
+    Chunk,
+    ChunkLostError,
+    ImageRef,
+    InspectionRow,
+    read_chunk,
+)
 
-SHA256_BYTES, LIKENESS_BYTES = 32, 16
+SHA256_BYTES, LIKENESS_BYTES, LEVELS_BYTES = 32, 16, LEVELS_ACROSS**2
 
 
 @dataclass(frozen=True)
 class Table:
     """`n` files. Arrays are `[n]` unless said otherwise; refused files have zeros where an image has something.
 
-    `reasons` holds the refused alone: row → reason. `likeness` is `[n, 16]`, `sha256` `[n, 32]`, both uint8;
-    `fingerprints` is `[n, FINGERPRINT_BYTES] int8`. `kind` numbers `kinds`, pairs of format and mode; `chunk` numbers
-    `chunks`.
+    `reasons` holds the refused alone: row → reason. `sha256` is `[n, 32]`, `likeness` and `levels` are `[n, 16]`, all
+    uint8; `fingerprints` is `[n, FINGERPRINT_BYTES] int8`. `kind` numbers `kinds`, pairs of format and mode; `chunk`
+    numbers `chunks`.
     """
 
     chunks: tuple[str, ...]
@@ -34,6 +43,7 @@ class Table:
     reasons: dict[int, str]
     sha256: NDArray[np.uint8]
     likeness: NDArray[np.uint8]
+    levels: NDArray[np.uint8]
     kept: NDArray[np.bool_]
     fingerprints: NDArray[np.int8]
     width: NDArray[np.int32]
@@ -63,6 +73,10 @@ class Table:
     def find(self, name: str) -> int:
         """The row of the file with that id, which must be there."""
         return bisect_left(self.ids, name)
+
+    def of_format(self, name: str) -> NDArray[np.bool_]:
+        """Which files are of a format, by its name in Pillow."""
+        return np.asarray([kind[0] == name for kind in self.kinds], dtype=bool)[self.kind]
 
     def diagnosis(self, row: int) -> str:
         return self.ids[row].partition("/")[0]
@@ -116,6 +130,7 @@ def _assemble(names: tuple[str, ...], chunks: Iterator[Chunk]) -> Table:
         add("chunk", np.full(len(columns["id"]), number), "i4")
         add("sha256", _unhex(columns["sha256"], SHA256_BYTES), "u1")
         add("likeness", _unhex(columns["likeness"], LIKENESS_BYTES), "u1")
+        add("levels", _unhex(columns["levels"], LEVELS_BYTES), "u1")
         add("fingerprints", chunk.fingerprints, "i1")
         for name, dtype in _NUMBERS.items():
             add(name, columns[name], dtype)

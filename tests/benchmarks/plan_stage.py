@@ -19,7 +19,7 @@ from data_pipeline.near_moments import FINGERPRINT_BYTES
 from data_pipeline.plan import make_plan
 from data_pipeline.plan_folder import write_plan
 from data_pipeline.settings import Settings
-from data_pipeline.table import LIKENESS_BYTES, SHA256_BYTES, Table
+from data_pipeline.table import LEVELS_BYTES, LIKENESS_BYTES, SHA256_BYTES, Table
 
 DIAGNOSES = ("acinic", "adenoma", "carcinoma", "normal", "warthin")
 TILES = 100  # of a slide
@@ -45,6 +45,7 @@ def made_up_table(rows: int, *, seed: int = 0) -> Table:
         reasons={},
         sha256=noise(SHA256_BYTES),
         likeness=noise(LIKENESS_BYTES),
+        levels=noise(LEVELS_BYTES),
         kept=np.ones(rows, dtype=bool),
         fingerprints=noise(FINGERPRINT_BYTES).view(np.int8),
         width=np.full(rows, 256, dtype=np.int32),

@@ -4,6 +4,7 @@ import io
 import struct
 import tracemalloc
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -47,6 +48,32 @@ def test_a_jpeg_cut_at_any_byte_is_refused(mode: str, progressive: bool, size_px
     assert not refused(data, size_px)
     for length in [*range(0, len(data), 17), *range(len(data) - 40, len(data))]:
         assert refused(data[:length], size_px), length
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_jpeg_that_stays_as_it_is_is_refused_for_what_a_full_decode_refuses(mode: str, progressive: bool) -> None:
+    """Only half of its pixels are made, but all of its data is read."""
+    data = encoded(scene(128, 128).convert(mode), "JPEG", progressive=progressive)
+    assert prepare(data, size_px=128).stored == data
+    random = np.random.default_rng(3)
+    ends = np.linspace(data.find(b"\xff\xda") + 30, len(data) - 1, 60).astype(int).tolist()
+    damaged = [data[:end] for end in ends] + [data[:end] + JPEG_END for end in ends]
+    for _ in range(150):
+        flipped = bytearray(data)
+        flipped[random.integers(2, len(data))] ^= 1 << int(random.integers(8))
+        damaged.append(bytes(flipped))
+    outcomes = [(_refused(prepare, file, size_px=128), _refused(decode, file)) for file in damaged]
+    assert [half for half, _ in outcomes] == [full for _, full in outcomes]
+    assert 100 < sum(half for half, _ in outcomes) < 260
+
+
+def _refused(look: Callable[..., object], data: bytes, **options: object) -> bool:
+    try:
+        look(data, **options)
+    except ImageRefusedError:
+        return True
+    return False
 
 
 @pytest.mark.parametrize("progressive", [False, True])

@@ -223,7 +223,7 @@ def compared(prints: NDArray[np.int8], needed: NDArray[np.float64]) -> float:
 def test_few_pairs_of_cells_are_compared_however_alike_cells_are(real_images: Path, organ: str) -> None:
     prints, _, _ = read_organ(real_images, organ)
     needed = np.tanh(least_conceivable(prints, distinction=distinction(len(prints))))
-    assert compared(prints, needed) < 2 < compared(prints, np.zeros(len(prints)))
+    assert compared(prints, needed) < 3 < compared(prints, np.zeros(len(prints)))
 
 
 def test_no_image_needs_less_than_is_thought_conceivable() -> None:

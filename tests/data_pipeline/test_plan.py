@@ -39,17 +39,15 @@ def row(name: str, identity: int, reason: str = "") -> InspectionRow:
     return InspectionRow(
         name,
         hashlib.sha256(name.encode()).hexdigest(),
-        "",
-        f"{identity:032x}",
-        True,
-        48,
-        48,
-        "PNG",
-        "RGB",
-        40.0,
-        0,
-        100,
-        7,
+        likeness=f"{identity:032x}",
+        kept=True,
+        width=48,
+        height=48,
+        format="PNG",
+        mode="RGB",
+        contrast=40.0,
+        bytes=100,
+        crc32c=7,
     )
 
 
