@@ -16,7 +16,7 @@ from data_pipeline.manifest import QuarantineRow
 from data_pipeline.table import Table
 
 # By how many grey levels of 255 the mean of a sixteenth of an image may differ between two ways to make its thumbnail.
-# Of 300 real images, at two sizes and JPEG qualities of 5 to 95, it was 0.9 at most.
+# Of 300 real images, at two sizes, it was 1.1 at most at JPEG qualities of 30 to 95, and 7.7 at 5.
 LEVELS_APART = 8
 
 

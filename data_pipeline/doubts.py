@@ -18,7 +18,7 @@ from data_pipeline.table import Table
 
 # A group this large, and at that twice as large as the mean, may be no slide but what the names have in common.
 LARGE_GROUP, LARGER_THAN_MEAN = 0.15, 2
-# Standard deviation of the stored green channel, seen in small, below which an image shows next to nothing. Crops of
+# Standard deviation of grey levels of the stored image, seen in small, below which it shows next to nothing. Crops of
 # plain background have 1 to 5; of 2,737 real images the faintest cell in a smear has 8, the faintest tissue 18.
 BLANK_CONTRAST = 6.0
 BLANK = "nearly blank: does the picture show the diagnosis?"

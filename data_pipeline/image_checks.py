@@ -118,5 +118,5 @@ def _takes_more(picture: Image.Image, data: bytes) -> bool:
     end = data.rfind(JPEG_END)
     more = Image.open(io.BytesIO(data[:end] + MORE_DATA + data[end:]), formats=("JPEG",))
     fraction = round(more.width / picture.width)
-    more.draft(None, (more.width // fraction, more.height // fraction))
+    more.draft(picture.mode, (more.width // fraction, more.height // fraction))
     return more.tobytes() != picture.tobytes()

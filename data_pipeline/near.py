@@ -1,6 +1,6 @@
 """Which images are near duplicates: one picture turned, mirrored, zoomed, brightened or re-encoded. Pure.
 
-prints = fingerprints(thumbnails)        # [n, 64, 64] uint8, green, box-reduced → [n, 192] int8
+prints = fingerprints(thumbnails)        # [n, 64, 64] uint8, grey, box-reduced → [n, 192] int8
 pairs = near_duplicates(prints)          # pairs.left, pairs.right, pairs.similarity
 """
 

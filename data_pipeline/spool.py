@@ -50,9 +50,9 @@ class InspectionRow:
     """What a file is. `reason` is empty for a usable image and says otherwise why it is refused.
 
     `sha256` is that of the file, `likeness` is equal for equal pixels (see `PreparedImage`), `levels` are the mean grey
-    levels of the green channel in each of `LEVELS_ACROSS`² parts, all in hexadecimal. `kept` says that the file is
+    levels of the image in each of `LEVELS_ACROSS`² parts, all in hexadecimal. `kept` says that the file is
     stored as it is; `width` and `height` are those of the upright original; `contrast` is the standard deviation of the
-    stored green channel in small, in grey levels of 255. `start`, `bytes` and `crc32c` say where in the chunk the image
+    stored image in small, in grey levels of 255. `start`, `bytes` and `crc32c` say where in the chunk the image
     lies and how to know it again.
     """
 

@@ -1,15 +1,20 @@
 """Two ways over the same files in the same run, taking turns, so that a machine whose speed drifts treats both alike.
 
     ours, theirs = in_turns(measure_ours, measure_theirs)
+    ours, theirs = in_turns(measure_ours, measure_theirs, apart=True)
     print(table([Row("decoding", "µs CPU", ours, theirs, AtMost(1.3))]))
 
 Medians of the turns are reported, with their range.
 """
 
+import multiprocessing
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from tabulate import tabulate
 
@@ -67,11 +72,24 @@ def spread(values: Sequence[float], unit: str) -> str:
 
 
 def in_turns(
-    ours: Callable[[], float], theirs: Callable[[], float], *, turns: int = TURNS
+    ours: Callable[[], float], theirs: Callable[[], float], *, turns: int = TURNS, apart: bool = False
 ) -> tuple[list[float], list[float]]:
-    """Both measurements `turns` times, one after the other, after one turn that isn't counted."""
-    pairs = [(ours(), theirs()) for _ in range(turns + 1)][1:]
+    """Both measurements `turns` times, one after the other, after one turn that isn't counted.
+
+    `apart`: each in a process of its own, which does nothing else, as programs do. It has its own heap: how a process
+    frees memory depends on what it did before, and makes a factor of two in what decoding costs.
+    """
+    with ExitStack() as stack:
+        if apart:
+            context = multiprocessing.get_context("spawn")
+            pools = [stack.enter_context(ProcessPoolExecutor(1, mp_context=context)) for _ in range(2)]
+            ours, theirs = partial(_in, pools[0], ours), partial(_in, pools[1], theirs)
+        pairs = [(ours(), theirs()) for _ in range(turns + 1)][1:]
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def _in(pool: ProcessPoolExecutor, measure: Callable[[], float]) -> float:
+    return pool.submit(measure).result()
 
 
 def table(rows: Iterable[Row]) -> str:

@@ -19,7 +19,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tabulate import tabulate
 
-from data_pipeline.near import THUMBNAIL_PX, NearPairs, fingerprints, near_duplicates
+from data_pipeline.images import thumbnail
+from data_pipeline.near import NearPairs, fingerprints, near_duplicates
 from data_pipeline.near_moments import ORDERS, spectra
 from tests.conftest import REAL_IMAGES
 
@@ -46,14 +47,10 @@ def read_images(folder: Path = REAL_IMAGES) -> list[RealImage]:
     return [RealImage(folder / row["path"], row["organ"], row["group"]) for row in rows]
 
 
-def thumbnail(image: Image.Image) -> NDArray[np.uint8]:
-    """`[64, 64] uint8`, as conversion makes it of the image it stores."""
-    green = image.resize((STORED_PX, STORED_PX), Image.Resampling.BILINEAR).getchannel("G")
-    return np.asarray(green.reduce(STORED_PX // THUMBNAIL_PX))
-
-
 def prints_of(images: Sequence[Image.Image]) -> NDArray[np.int8]:
-    return fingerprints(np.stack([thumbnail(image) for image in images]))
+    """Fingerprints of the images as conversion stores them."""
+    stored = (image.resize((STORED_PX, STORED_PX), Image.Resampling.BILINEAR) for image in images)
+    return fingerprints(np.stack([thumbnail(image) for image in stored]))
 
 
 def jpeg(quality: int) -> Change:

@@ -43,7 +43,7 @@ class Smears(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for path in self._files:
             with Image.open(path) as picture:
-                picture.load()
+                np.asarray(picture.convert("RGB"))
             yield f"{path.parent.name}/{path.name}", {"image": path, "label": path.parent.name}
 
 

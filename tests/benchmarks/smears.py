@@ -8,6 +8,7 @@ import contextlib
 import io
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from data_pipeline.parallel import available_cpus
@@ -39,15 +40,22 @@ def draw_jpegs(folder: Path, *, slides: int, tiles: int, image_size: int) -> Pat
     return images
 
 
-def with_copies(images: Path, folder: Path, qualities: tuple[int, ...]) -> Path:
-    """Each file of `images` encoded once more at each of `qualities`, as further tiles of its slide."""
-    for path in sorted((images / ORGAN).rglob("*.jpg")):
-        slide, _, tile = path.stem.rpartition("_")
-        target = folder / ORGAN / path.parent.name
-        target.mkdir(parents=True, exist_ok=True)
-        with Image.open(path) as picture:
-            for copy, quality in enumerate(qualities):
-                picture.save(target / f"{slide}_{copy * 1000 + int(tile):04d}.jpg", quality=quality)
+def mosaics(images: Path, folder: Path, *, of_each: int) -> Path:
+    """For each file of `images` so many others, put together of quarters of four of its diagnosis, as further tiles."""
+    random = np.random.default_rng(0)
+    for diagnosis in sorted((images / ORGAN).iterdir()):
+        tiles = sorted(diagnosis.iterdir())
+        pixels = np.stack([np.asarray(Image.open(path)) for path in tiles])
+        half = pixels.shape[1] // 2
+        (folder / ORGAN / diagnosis.name).mkdir(parents=True)
+        for number in range(of_each * len(tiles)):
+            mosaic = pixels[0].copy()
+            for y in (0, half):
+                for x in (0, half):
+                    mosaic[y : y + half, x : x + half] = random.choice(pixels)[y : y + half, x : x + half]
+            slide, _, tile = tiles[number % len(tiles)].stem.rpartition("_")
+            name = f"{slide}_{number // len(tiles) * 1000 + int(tile):04d}.jpg"
+            Image.fromarray(mosaic).save(folder / ORGAN / diagnosis.name / name, quality=QUALITY)
     return folder
 
 
