@@ -43,7 +43,6 @@ from data_pipeline.manifest import QUARANTINE_NAME, Manifest
 from data_pipeline.parallel import available_cpus
 from data_pipeline.settings import Settings
 from data_pipeline.sources import Source, open_sources
-from data_pipeline.stages import convert, say
 from data_pipeline.storage import local_path
 
 ORGAN_NAME = re.compile(r"[\w][\w .-]*")
@@ -206,10 +205,10 @@ def _report(conversion: Conversion, manifest: Manifest | None) -> None:
         print(f"{conversion.organ}: {who} has done {part}; see {conversion.work}", flush=True)
         return
     for warning in manifest.warnings:
-        say(f" warning  {warning}")
+        cli.say(f" warning  {warning}")
     left_out = manifest.counts.duplicates + manifest.counts.quarantined
     if left_out:
-        say(f"left out  {left_out} files, each with its reason in {conversion.target / QUARANTINE_NAME}")
+        cli.say(f"left out  {left_out} files, each with its reason in {conversion.target / QUARANTINE_NAME}")
     print(_summary(conversion.target, manifest), flush=True)
 
 
@@ -217,6 +216,8 @@ def main(argv: Sequence[str]) -> None:
     """Convert the organs of the command line, one after another."""
     if len(argv) > 1:
         raise cli.RequestError(f"Unexpected argument {argv[1]!r}. To fix it: flags begin with --, see --help.")
+    from data_pipeline.stages import convert  # not above: worker processes import this module, and start the sooner
+
     cli.stop_on_sigterm()
     conversions = conversions_from_flags(flags.FLAGS)
     refused = []

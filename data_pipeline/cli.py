@@ -80,7 +80,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     try:
         return list(flags.FLAGS(list(argv)))
     except flags.Error as error:
-        _say(f"{error}\nTo fix it: `{_command(argv)} --help` lists every flag.")
+        say(f"{error}\nTo fix it: `{_command(argv)} --help` lists every flag.")
         sys.exit(EXIT_REQUEST)
     except SystemExit:
         # absl ends --help with 1; help that was asked for is no failure.
@@ -91,28 +91,28 @@ def _exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> in
     try:
         main(argv)
     except RequestError as error:
-        _say(str(error))
+        say(str(error))
         return EXIT_REQUEST
     except flags.Error as error:
-        _say(str(error))
+        say(str(error))
         return EXIT_REQUEST
     except FaultError as error:
-        _say(str(error))
+        say(str(error))
         return EXIT_FAULT
     except Preempted as stop:
-        _say(str(stop))
+        say(str(stop))
         return EXIT_PREEMPTED
     except KeyboardInterrupt:
-        _say("Interrupted. Run the same command again to go on from here.")
+        say("Interrupted. Run the same command again to go on from here.")
         return 130
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else EXIT_FAULT
     except Exception as error:
         if _stopped:  # a library has made an error of its own of the stop
-            _say(STOPPED)
+            say(STOPPED)
             return EXIT_PREEMPTED
         if isinstance(error, OSError) and error.errno in DISK_TROUBLE:
-            _say(_disk_trouble(error))
+            say(_disk_trouble(error))
             return EXIT_REQUEST if error.errno in NO_PERMISSION else EXIT_FAULT
         traceback.print_exc()
         return EXIT_FAULT
@@ -142,5 +142,6 @@ def _command(argv: Sequence[str]) -> str:
     return f"python -m {module.name.removesuffix('.__main__')}" if module else argv[0]
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
+    """Tell the person who watches."""
     print(message, file=sys.stderr, flush=True)

@@ -102,7 +102,8 @@ def write_plan(work: Path, plan: Plan, table: Table, *, key: str, inputs_sha256:
     shards = []
     for shard in plan.shards:
         data = _shard_plan(plan, shard, table)
-        write_atomic(shard_plan_path(work, shard.path), data, sync=False)
+        # The summary tells a damaged one, and each run makes the plan anew: after a power cut too.
+        write_atomic(shard_plan_path(work, shard.path), data, flush=False)
         shards.append(ShardEntry(shard.path, shard.split, len(shard.rows), hashlib.sha256(data).hexdigest()))
     tables = {
         QUARANTINE_NAME: quarantine_csv(plan.left_out).encode(errors="backslashreplace"),

@@ -134,7 +134,7 @@ def read_chunk(path: Path) -> Chunk | None:
     return Chunk(json.loads(tail[prints:]), fingerprints)
 
 
-def read_image(folder: Path, image: ImageRef) -> bytes:
+def read_image(folder: Path | str, image: ImageRef) -> bytes:
     """The bytes of an image in a chunk of `folder`. Raises `ChunkLostError` if they aren't what was written.
 
     Such a chunk is removed, so that whoever needs it makes it again.

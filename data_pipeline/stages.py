@@ -8,7 +8,6 @@ plan once all chunks are there, and the seal once all shards are; if nothing com
 """
 
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from data_pipeline.audit import audit_file, audit_shards
-from data_pipeline.cli import FaultError, RequestError
+from data_pipeline.cli import FaultError, RequestError, say
 from data_pipeline.conversion import Conversion
 from data_pipeline.images import identity
 from data_pipeline.inspect_stage import ChunkTask, combine_sha256, inputs_sha256, inspect
@@ -289,8 +288,3 @@ def _locked(conversion: Conversion) -> Iterator[None]:
     same = f"Worker {share.number} of {conversion.organ} is running. To fix it: wait for its end, or see --worker."
     with shared(lock, otherwise=busy), exclusive(lock.with_name(f"{lock.name}.{share.number}"), otherwise=same):
         yield
-
-
-def say(message: str) -> None:
-    """Tell the person who watches."""
-    print(message, file=sys.stderr, flush=True)

@@ -70,11 +70,12 @@ def write_shard(shard: ShardEntry, *, work: Path) -> WrittenShard:
     if there:
         return there
     records = read_shard_plan(work, shard)
+    chunks = str(work / INSPECT_FOLDER)
     offsets, checksums = [0], []
     digest = hashlib.sha256()
     with atomic_file(work / DATASET_FOLDER / shard.path, sync=False) as file:
         for planned in records:
-            image = read_image(work / INSPECT_FOLDER, planned.image)
+            image = read_image(chunks, planned.image)
             record = Record(image, planned.label, planned.id, planned.group, planned.width, planned.height)
             frame = frame_record(encode_example(record))
             file.write(frame)

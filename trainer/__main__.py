@@ -21,7 +21,6 @@ from trainer.preemption import StopSignal, exit_when_stopped
 
 exit_when_stopped()  # before the imports below, which take seconds
 
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -73,7 +72,7 @@ def _train_and_test(
     *,
     chief: bool,
 ) -> Path:
-    _say(f"{config.organ}: {_sizes(manifest)}; {cluster.describe(strategy)}, {config.precision}")
+    cli.say(f"{config.organ}: {_sizes(manifest)}; {cluster.describe(strategy)}, {config.precision}")
 
     # ── Model, optimizer, and where the run stood ────────────────────────────────────────────────────────────────
     keras.utils.set_random_seed(config.seed)
@@ -88,7 +87,7 @@ def _train_and_test(
         checkpoints.clean()
     progress = checkpoints.restore_last() or Progress()
     if progress.step:
-        _say(f"{config.organ}: goes on after step {progress.step}")
+        cli.say(f"{config.organ}: goes on after step {progress.step}")
 
     # ── Train ────────────────────────────────────────────────────────────────────────────────────────────────────
     job = _job(config, manifest, strategy, model, optimizer, checkpoints, folder, stop)
@@ -172,7 +171,7 @@ def _is_finished(config: TrainConfig) -> bool:
     open_run(folder, config, dataset=manifest.fingerprint, chief=False)
     finished = is_finished(folder)
     if finished:
-        _say(f"{config.organ}: this run is finished already")
+        cli.say(f"{config.organ}: this run is finished already")
         print(f"Report: {folder / report.FILE_NAME}", flush=True)
     return finished
 
@@ -196,10 +195,6 @@ def _organs(names: list[str], tfrecords: Path) -> list[str]:
     if not there:
         raise cli.RequestError(f"{tfrecords} holds no dataset. To fix it: run python -m data_pipeline first.")
     return there
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str]) -> None:
