@@ -150,10 +150,10 @@ def pixel_hash(pixels: NDArray[np.uint8], *, of_size: tuple[int, int] = (0, 0)) 
 
 def thumbnail(picture: Image.Image) -> NDArray[np.uint8]:
     """The luma of an RGB or grey picture, box-filtered to `[THUMBNAIL_PX, THUMBNAIL_PX] uint8`."""
-    factor = min(picture.size) // THUMBNAIL_PX
-    if factor > 1:
-        picture = picture.reduce(factor)
     grey = picture.convert("L")
+    factor = min(grey.size) // THUMBNAIL_PX
+    if factor > 1:
+        grey = grey.reduce(factor)
     if grey.size != (THUMBNAIL_PX, THUMBNAIL_PX):
         grey = grey.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
     return np.asarray(grey)

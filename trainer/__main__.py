@@ -41,6 +41,7 @@ from trainer.checkpoints import Checkpoints, Progress
 from trainer.config import TrainConfig, config_from_flags, define_flags
 from trainer.evaluate import make_evaluation_step, predict_split
 from trainer.input_pipeline import TrainInput
+from trainer.intervals import parse_interval
 from trainer.loop import TrainJob, train
 from trainer.metrics import compute_metrics
 from trainer.models import MIN_IMAGE_SIZE, MODELS, build_model
@@ -140,7 +141,7 @@ def _job(
         epochs=config.epochs,
         patience=config.patience,
         monitor=config.monitor,
-        checkpoint_every=config.checkpoint_every,
+        checkpoint_every=parse_interval("checkpoint_every", config.checkpoint_every),
         checkpoints=checkpoints,
         validate=validate,
         on_epoch=EpochLog(folder, epochs=config.epochs) if chief else say_nothing,

@@ -19,15 +19,36 @@ from data_pipeline.cli import invalid_flag
 from data_pipeline.storage import local_path
 
 # What may differ between the start of a run and its resumption, without changing what is learnt.
-ENVIRONMENT = frozenset({"tfrecords", "runs", "run", "distribution", "logical_cpus", "checkpoint_every"})
+ENVIRONMENT = frozenset(
+    {
+        "tfrecords",
+        "runs",
+        "run",
+        "distribution",
+        "logical_cpus",
+        "checkpoint_every",
+        "checkpoint_deadline",
+        "on_nan",
+        "step_timeout",
+        "num_workers",
+        "worker",
+        "worker_service",
+        "worker_port",
+        "start_timeout",
+    }
+)
 MAX_SEED = 2**32 - 1  # NumPy's and Keras's limit
 MONITORS = ("balanced_accuracy", "accuracy", "macro_f1", "loss")
 PRECISIONS = ("float32", "bfloat16", "auto")
+ON_NAN = ("fail", "rollback")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """All that decides a run. `image_size` 0 means as stored, `patience` 0 never to stop early."""
+    """All that decides a run. `image_size` 0 means as stored, `patience` 0 never to stop early.
+
+    Times and intervals are as their flags say them, see `intervals.py`.
+    """
 
     organ: str
     tfrecords: Path
@@ -45,7 +66,15 @@ class TrainConfig:
     precision: str = "float32"
     distribution: str = "auto"
     logical_cpus: int = 0
-    checkpoint_every: int = 0
+    checkpoint_every: str = "10m"
+    checkpoint_deadline: str = "30m"
+    on_nan: str = "fail"
+    step_timeout: str = "10m"
+    num_workers: int = 0
+    worker: int = -1
+    worker_service: str = ""
+    worker_port: int = 2222
+    start_timeout: str = "10m"
 
     @property
     def dataset_folder(self) -> Path:
@@ -100,12 +129,41 @@ def define_flags(model_names: list[str]) -> None:
     integer(
         "logical_cpus", default["logical_cpus"], "Cut the CPU into this many devices, to try mirroring.", lower_bound=0
     )
-    integer(
+    string(
         "checkpoint_every",
         default["checkpoint_every"],
-        "Steps between checkpoints within an epoch; 0: none.",
-        lower_bound=0,
+        "Steps (200) or time (10m) between checkpoints within an epoch; 0: at its end alone.",
     )
+    string(
+        "checkpoint_deadline",
+        default["checkpoint_deadline"],
+        "While no checkpoint can be saved, for lack of space or whatever, go on for so long before giving up.",
+    )
+    choice(
+        "on_nan",
+        default["on_nan"],
+        list(ON_NAN),
+        "When the loss is no number any more: end, or go back to the last checkpoint at half the learning rate.",
+    )
+    string(
+        "step_timeout",
+        default["step_timeout"],
+        "A step that takes longer is stuck: say where, and end to be started again; 0: never.",
+    )
+    integer("num_workers", default["num_workers"], "Machines that train one model, without TF_CONFIG.", lower_bound=0)
+    integer(
+        "worker",
+        default["worker"],
+        "Which of them this is, from 0; by default $JOB_COMPLETION_INDEX, which a Kubernetes Indexed Job sets.",
+        lower_bound=-1,
+    )
+    string(
+        "worker_service",
+        default["worker_service"],
+        "Headless Service of the workers' Job; JobSet's is known by itself.",
+    )
+    integer("worker_port", default["worker_port"], "Port on which workers talk.", lower_bound=1, upper_bound=65535)
+    string("start_timeout", default["start_timeout"], "How long to wait for all workers to come.")
     flags.mark_flags_as_required(["organ", "tfrecords", "runs"])
 
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from data_pipeline.cli import Preempted, RequestError
 from trainer.checkpoints import Checkpoints, Progress
 from trainer.input_pipeline import Layout, TrainInput, train_batches
+from trainer.intervals import Interval
 from trainer.models import logits_of
 from trainer.order import TrainOrder
 from trainer.preemption import StopSignal
@@ -45,7 +46,7 @@ class TrainJob:
     epochs: int
     patience: int
     monitor: str
-    checkpoint_every: int
+    checkpoint_every: Interval
     checkpoints: Checkpoints
     validate: Callable[[], Metrics]
     on_epoch: Callable[[dict[str, float]], None]
@@ -140,7 +141,7 @@ def _train_epoch(job: TrainJob, batches: Any, step: Callable[[Any, Any], Any], p
                 f"loss {sums[0] / sums[2]:.3f}, accuracy {sums[1] / sums[2]:.3f}, {speed:.0f} images/s", False
             )
             bar.update()
-            due = job.checkpoint_every and progress.step % job.checkpoint_every == 0
+            due = job.checkpoint_every.steps and progress.step % job.checkpoint_every.steps == 0
             if progress.step % steps == 0:
                 break  # the end of the epoch saves by itself, after validation
             if job.chief and (stops or due):

@@ -12,9 +12,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 
 from tabulate import tabulate
 
@@ -76,20 +74,21 @@ def in_turns(
 ) -> tuple[list[float], list[float]]:
     """Both measurements `turns` times, one after the other, after one turn that isn't counted.
 
-    `apart`: each in a process of its own, which does nothing else, as programs do. It has its own heap: how a process
-    frees memory depends on what it did before, and makes a factor of two in what decoding costs.
+    `apart`: each time in a new process that does nothing else, as programs do, and there after one that isn't counted.
+    How the heap of a process happens to lie decides whether it gives memory back after each image and asks for it again
+    for the next, which makes a factor of up to two in what decoding costs, for all that the process lives.
     """
-    with ExitStack() as stack:
-        if apart:
-            context = multiprocessing.get_context("spawn")
-            pools = [stack.enter_context(ProcessPoolExecutor(1, mp_context=context)) for _ in range(2)]
-            ours, theirs = partial(_in, pools[0], ours), partial(_in, pools[1], theirs)
+    if apart:
+        pairs = [(_in_new_process(ours), _in_new_process(theirs)) for _ in range(turns)]
+    else:
         pairs = [(ours(), theirs()) for _ in range(turns + 1)][1:]
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
-def _in(pool: ProcessPoolExecutor, measure: Callable[[], float]) -> float:
-    return pool.submit(measure).result()
+def _in_new_process(measure: Callable[[], float]) -> float:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pool.submit(measure).result()
+        return pool.submit(measure).result()
 
 
 def table(rows: Iterable[Row]) -> str:

@@ -126,7 +126,7 @@ def run() -> str:
         counts = len(jpegs(images)), len(jpegs(large))
         measured = table(rows(images, large, many))
     return (
-        "All four stages, near duplicates linked, each way in a process of its own, on "
+        "All four stages, near duplicates linked, each turn of each way in a process of its own, on "
         f"{counts[0]:,} JPEG files of {SIZE_PX} × {SIZE_PX} pixels ({counts[1]} of {LARGE_PX} × {LARGE_PX}), in CPU "
         f"time an image, unless said otherwise: medians (lowest – highest) of {TURNS} turns.\n\n{measured}"
     )

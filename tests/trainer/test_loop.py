@@ -18,6 +18,7 @@ from trainer.augment import Augmentation
 from trainer.checkpoints import Checkpoints, Progress
 from trainer.cluster import layout_of
 from trainer.input_pipeline import Layout, TrainInput, train_batches
+from trainer.intervals import Interval
 from trainer.loop import TrainJob, make_train_step, train
 from trainer.models import build_model
 from trainer.order import TrainOrder
@@ -57,7 +58,7 @@ def job_of(dataset: Dataset, folder: Path, stop: StopSignal, **changes: object) 
         epochs=3,
         patience=0,
         monitor="balanced_accuracy",
-        checkpoint_every=0,
+        checkpoint_every=Interval(),
         checkpoints=Checkpoints(folder, model, optimizer),
         validate=lambda: score,
         on_epoch=lambda row: None,
@@ -140,7 +141,7 @@ def test_a_stop_that_came_before_ends_what_needs_no_saving(stop: StopSignal) -> 
 
 
 def test_divergence_ends_the_run_and_saves_nothing_of_it(dataset: Dataset, tmp_path: Path, stop: StopSignal) -> None:
-    job = job_of(dataset, tmp_path, stop, checkpoint_every=1)
+    job = job_of(dataset, tmp_path, stop, checkpoint_every=Interval(steps=1))
     good = train(replace(job, epochs=1), Progress())
     job.model.layers[-2].set_weights([np.full(w.shape, np.nan) for w in job.model.layers[-2].get_weights()])
     with pytest.raises(RequestError, match=rf"step {good.step + 1} is nan.*--learning_rate"):
