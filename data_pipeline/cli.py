@@ -33,6 +33,9 @@ DISK_TROUBLE = {
     errno.ESTALE: "have the network disk mounted anew",
     errno.EACCES: "let this user read and write it",
     errno.EPERM: "let this user read and write it",
+    errno.EISDIR: "move that folder out of the way of the file of its name",
+    errno.ENOTDIR: "move the file out of the way of the folder of its name",
+    errno.EEXIST: "move out of the way what has that name",
 }
 NO_PERMISSION = (errno.EACCES, errno.EPERM)  # trying again won't help
 _stopped: list[int] = []
