@@ -34,8 +34,9 @@ def test_each_diagnosis_keeps_its_fractions_as_closely_as_its_groups_allow(sizes
     assignment = split_groups(counts, names(len(counts)), fractions=fractions, seed=seed)
     held = np.stack([counts[assignment == split].sum(axis=0) for split in (TRAIN, VALIDATION, TEST)])
     off = np.abs(held / counts.sum(axis=0) - fractions.of_all()[:, None])
-    half_a_group = counts.max(axis=0) / counts.sum(axis=0) / 2
-    assert (off <= np.maximum(0.01, half_a_group) + 1e-9).all()
+    # Of three parts of a whole number, rounded so that they add up, one may be off by two thirds (21 groups: 13, 5, 3).
+    most = counts.max(axis=0) / counts.sum(axis=0) * 2 / 3
+    assert (off <= np.maximum(0.01, most) + 1e-9).all()
 
 
 skewed = st.builds(
@@ -134,8 +135,9 @@ def test_folds_cut_all_but_the_test_split_and_leave_that_alone(sizes: list[list[
         )
         assert ((one == TEST) == (plain == TEST)).all()
         inside = counts[one == VALIDATION].sum(axis=0) / counts[one != TEST].sum(axis=0)
-        half_a_group = counts.max(axis=0) / counts[one != TEST].sum(axis=0) / 2
-        assert (np.abs(inside - 1 / folds) <= np.maximum(0.01, half_a_group) + 1e-9).all()
+        # Folds of a whole number of groups have one more or one less.
+        most = counts.max(axis=0) / counts[one != TEST].sum(axis=0) * (1 - 1 / folds)
+        assert (np.abs(inside - 1 / folds) <= np.maximum(0.01, most) + 1e-9).all()
         validated += one == VALIDATION
     assert (validated == (plain != TEST)).all()
 
