@@ -49,6 +49,10 @@ class FaultError(Exception):
     """Something went wrong that may go right the next time: a message without a traceback, and exit code 1."""
 
 
+class WorkerLost(Exception):
+    """Another worker of the run hasn't come or has gone: a message without a traceback, and try again, exit code 75."""
+
+
 class Preempted(BaseException):
     """The process was told to stop and has saved what it needs to go on later.
 
@@ -102,7 +106,7 @@ def _exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> in
     except FaultError as error:
         say(str(error))
         return EXIT_FAULT
-    except Preempted as stop:
+    except (Preempted, WorkerLost) as stop:
         say(str(stop))
         return EXIT_PREEMPTED
     except KeyboardInterrupt:

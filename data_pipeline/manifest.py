@@ -32,6 +32,10 @@ class DatasetError(RequestError):
     """A folder that isn't a dataset, or one whose files don't match its manifest."""
 
 
+class OtherVersionError(ValueError):
+    """A manifest that another release has written."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileSeal:
     """A file of the dataset: `path` is relative to the dataset's folder."""
@@ -151,8 +155,11 @@ class Manifest:
     def from_json(cls, text: str) -> Self:
         """Raises `ValueError`, `KeyError` or `TypeError` if `text` isn't a manifest, whole and unaltered."""
         values: dict[str, Any] = json.loads(text)
-        if values.pop("format") != FORMAT or values.pop("version") != VERSION:
-            raise ValueError(f"not a {FORMAT} of version {VERSION}")
+        if values.pop("format") != FORMAT:
+            raise ValueError(f"not a {FORMAT}")
+        version = values.pop("version")
+        if version != VERSION:
+            raise OtherVersionError(f"it is of version {version!r}, and this release reads version {VERSION}")
         fingerprint = values.pop("fingerprint")
         shards = [shard | {"offsets": FileSeal(**shard["offsets"])} for shard in values["shards"]]
         manifest = cls(
@@ -188,7 +195,10 @@ class Manifest:
             if manifest.to_json().encode() != data:
                 raise ValueError("it says the same, but not in the bytes that were sealed")
             return manifest
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except OtherVersionError as error:
+            fix = "use the release that wrote it, or convert again with --overwrite"
+            raise DatasetError(f"Can't use {path}: {error}. To fix it: {fix}.") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DatasetError(
                 f"{path} is damaged: {error}. To fix it: restore the file, or convert again with --overwrite."
             ) from error
