@@ -8,6 +8,7 @@ Only `__main__` reads flags; everything else takes a `TrainConfig` or a part of 
 
 import hashlib
 import json
+import re
 import shlex
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any
 
 from absl import flags
 
-from data_pipeline.cli import invalid_flag
+from data_pipeline.cli import RequestError, invalid_flag
 from data_pipeline.storage import local_path
+from trainer.intervals import parse_interval, parse_seconds
 
 # What may differ between the start of a run and its resumption, without changing what is learnt.
 ENVIRONMENT = frozenset(
@@ -37,7 +39,13 @@ ENVIRONMENT = frozenset(
         "start_timeout",
     }
 )
+MODEL_NAMES = ("seed", "seed_pooled")  # here too, since the networks themselves need TensorFlow
+MIN_IMAGE_SIZE = 32  # what the networks can take
 MAX_SEED = 2**32 - 1  # NumPy's and Keras's limit
+# Far beyond any use, and far below where numbers of steps or sizes of arrays overflow.
+MAX_COUNT, MAX_BATCH, MAX_IMAGE_SIZE, MAX_LOGICAL_CPUS, MAX_WORKERS = 10**6, 2**20, 2**13, 256, 10**4
+HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,200}[A-Za-z0-9])?")
+RUN_NAME = re.compile(r"\w[\w .=+@,-]{0,79}")  # four bytes a letter still make a file name
 MONITORS = ("balanced_accuracy", "accuracy", "macro_f1", "loss")
 PRECISIONS = ("float32", "bfloat16", "auto")
 ON_NAN = ("fail", "rollback")
@@ -80,6 +88,10 @@ class TrainConfig:
     def dataset_folder(self) -> Path:
         return self.tfrecords / self.organ
 
+    def run_folder(self, fingerprint: str) -> Path:
+        """Where the run on the dataset of this fingerprint is."""
+        return self.runs / self.organ / self.run_name(fingerprint)
+
     def settings(self) -> dict[str, Any]:
         """What decides the result: everything but `ENVIRONMENT`."""
         return {name: value for name, value in asdict(self).items() if name not in ENVIRONMENT}
@@ -100,7 +112,7 @@ class TrainConfig:
         return shlex.join(["python", "-m", "trainer", *parts])
 
 
-def define_flags(model_names: list[str]) -> None:
+def define_flags() -> None:
     """Declare the flags of training. Their defaults are those of `TrainConfig`."""
     default = {field.name: field.default for field in fields(TrainConfig)}
     string, integer, number, choice = flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_float, flags.DEFINE_enum
@@ -108,13 +120,31 @@ def define_flags(model_names: list[str]) -> None:
     string("tfrecords", None, "Folder of datasets, as written by python -m data_pipeline.")
     string("runs", None, "Folder that gets ORGAN/RUN with checkpoints, metrics.json, report.html and the model.")
     string("run", default["run"], "Name of the run. By default made from settings and data: the same command resumes.")
-    choice("model", default["model"], model_names, "The network, see trainer/models.py.")
-    integer("epochs", default["epochs"], "How often each training image is seen.", lower_bound=1)
-    integer("batch_size", default["batch_size"], "Images a step, over all replicas together.", lower_bound=1)
+    choice("model", default["model"], list(MODEL_NAMES), "The network, see trainer/models.py.")
+    integer("epochs", default["epochs"], "How often each training image is seen.", lower_bound=1, upper_bound=MAX_COUNT)
+    integer(
+        "batch_size",
+        default["batch_size"],
+        "Images a step, over all replicas together.",
+        lower_bound=1,
+        upper_bound=MAX_BATCH,
+    )
     number("learning_rate", default["learning_rate"], "Of the Adamax optimizer.")
-    integer("image_size", default["image_size"], "Width and height in pixels; 0: as stored.", lower_bound=0)
+    integer(
+        "image_size",
+        default["image_size"],
+        f"Width and height in pixels, {MIN_IMAGE_SIZE} or more; 0: as stored.",
+        lower_bound=0,
+        upper_bound=MAX_IMAGE_SIZE,
+    )
     flags.DEFINE_bool("augment", default["augment"], "Rotate, shift, zoom, flip and light training images at random.")
-    integer("patience", default["patience"], "Stop after this many epochs without progress; 0: never.", lower_bound=0)
+    integer(
+        "patience",
+        default["patience"],
+        "Stop after this many epochs without progress; 0: never.",
+        lower_bound=0,
+        upper_bound=MAX_COUNT,
+    )
     choice("monitor", default["monitor"], list(MONITORS), "Validation metric that says which epoch is best.")
     integer("seed", default["seed"], "Of weights, order and augmentation.", lower_bound=0, upper_bound=MAX_SEED)
     choice(
@@ -127,7 +157,11 @@ def define_flags(model_names: list[str]) -> None:
         "One device, all devices of this machine, or the workers of TF_CONFIG; auto takes what is there.",
     )
     integer(
-        "logical_cpus", default["logical_cpus"], "Cut the CPU into this many devices, to try mirroring.", lower_bound=0
+        "logical_cpus",
+        default["logical_cpus"],
+        "Cut the CPU into this many devices, to try mirroring.",
+        lower_bound=0,
+        upper_bound=MAX_LOGICAL_CPUS,
     )
     string(
         "checkpoint_every",
@@ -150,12 +184,19 @@ def define_flags(model_names: list[str]) -> None:
         default["step_timeout"],
         "A step that takes longer is stuck: say where, and end to be started again; 0: never.",
     )
-    integer("num_workers", default["num_workers"], "Machines that train one model, without TF_CONFIG.", lower_bound=0)
+    integer(
+        "num_workers",
+        default["num_workers"],
+        "Machines that train one model, without TF_CONFIG.",
+        lower_bound=0,
+        upper_bound=MAX_WORKERS,
+    )
     integer(
         "worker",
         default["worker"],
         "Which of them this is, from 0; by default $JOB_COMPLETION_INDEX, which a Kubernetes Indexed Job sets.",
         lower_bound=-1,
+        upper_bound=MAX_WORKERS,
     )
     string(
         "worker_service",
@@ -169,13 +210,7 @@ def define_flags(model_names: list[str]) -> None:
 
 def config_from_flags(values: flags.FlagValues, organ: str) -> TrainConfig:
     """The flags as a config for one organ. Raises `RequestError` for values that can't work."""
-    rate = values.learning_rate
-    if not 0 < rate < 10:
-        raise invalid_flag("learning_rate", expected="a number above 0", received=rate, fix="try --learning_rate=0.001")
-    if "/" in values.run or values.run.startswith("."):
-        raise invalid_flag(
-            "run", expected="a plain name", received=values.run, fix="leave out slashes and leading dots"
-        )
+    _check(values)
     names = [field.name for field in fields(TrainConfig) if field.name not in ("organ", "tfrecords", "runs")]
     return TrainConfig(
         organ=organ,
@@ -183,3 +218,32 @@ def config_from_flags(values: flags.FlagValues, organ: str) -> TrainConfig:
         runs=local_path("runs", values.runs),
         **{name: values[name].value for name in names},
     )
+
+
+def _check(values: flags.FlagValues) -> None:
+    """What the types of the flags don't say. Raises `RequestError`."""
+    rate = values.learning_rate
+    if not 0 < rate < 10:  # NaN isn't either
+        expected = "a number above 0 and below 10"
+        raise invalid_flag("learning_rate", expected=expected, received=rate, fix="try --learning_rate=0.001")
+    if values.run and not RUN_NAME.fullmatch(values.run):
+        fix = "begin with a letter or digit, leave out slashes, and keep below 80 letters"
+        raise invalid_flag("run", expected="a plain name", received=values.run, fix=fix)
+    if 0 < values.image_size < MIN_IMAGE_SIZE:
+        raise image_too_small(values.image_size)
+    if values.logical_cpus > 1 and values.distribution not in ("auto", "mirrored"):
+        expected = f"0 with --distribution={values.distribution}"
+        fix = "leave it out, or give --distribution=mirrored"
+        raise invalid_flag("logical_cpus", expected=expected, received=values.logical_cpus, fix=fix)
+    if values.worker_service and not HOST_NAME.fullmatch(values.worker_service):
+        fix = "use the name of the Service, letters, digits, - and . alone"
+        raise invalid_flag("worker_service", expected="a host name", received=values.worker_service, fix=fix)
+    parse_interval("checkpoint_every", values.checkpoint_every)
+    for name in ("checkpoint_deadline", "step_timeout", "start_timeout"):
+        parse_seconds(name, values[name].value)
+
+
+def image_too_small(size_px: int) -> RequestError:
+    """What to say to an image that the networks can't take."""
+    fix = f"use at least {MIN_IMAGE_SIZE} pixels"
+    return invalid_flag("image_size", expected=f"{MIN_IMAGE_SIZE} or more", received=size_px, fix=fix)

@@ -29,6 +29,8 @@ from trainer.export import Served, load_served
 from trainer.input_pipeline import Layout, evaluation_batches
 from trainer.metrics import Predictions, compute_metrics
 from trainer.records import RecordReader
+from trainer.run_folder import find_model
+from trainer.seal_check import check_contents, check_sizes
 
 SERVED_BATCH = 32
 
@@ -60,15 +62,22 @@ def predict_split(
     batch_size: int,
     image_size: int,
     layout: Layout,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> Predictions:
-    """What the model behind `step` says about every record of `reader`, computed on all replicas."""
+    """What the model behind `step` says about every record of `reader`, computed on all replicas.
+
+    Every worker calls `before_batch` before each batch; it may raise, if it does so on all of them.
+    """
 
     def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
         return evaluation_batches(reader, batch_size=batch_size, image_size=image_size, layout=layout)
 
     dataset = strategy.distribute_datasets_from_function(batches)
     with reader.naming_failures():
-        per_step = [strategy.experimental_local_results(step(batch)) for batch in dataset]
+        per_step = []
+        for batch in dataset:
+            before_batch()
+            per_step.append(strategy.experimental_local_results(step(batch)))
     per_replica = [np.concatenate([np.asarray(table) for table in tables]) for tables in zip(*per_step, strict=True)]
     table = _from_all_workers(strategy, layout, per_replica)
     real = table[table[:, 1] > 0]
@@ -127,20 +136,25 @@ def _paired(
 def evaluate_served(model: Path, dataset: Path, split: str) -> dict[str, Any]:
     """The metrics of an exported model on a split. Raises `RequestError` if model and dataset don't fit."""
     manifest = Manifest.load(dataset)
+    if manifest.splits[split].records == 0:
+        raise cli.RequestError(f"{dataset} has no {split} records. To fix it: name another --split.")
+    find_model(model)
+    check_sizes(dataset, manifest, split)
+    check_contents(dataset, manifest, split)
     served = load_served(model)
     if served.classes != manifest.classes:
         raise cli.RequestError(
             f"The model at {model} knows the classes {', '.join(served.classes)}; the dataset at {dataset} has "
             f"{', '.join(manifest.classes)}. To fix it: name a dataset with the same classes."
         )
-    if manifest.splits[split].records == 0:
-        raise cli.RequestError(f"{dataset} has no {split} records. To fix it: name another --split.")
     predictions = predict_served(served, RecordReader(dataset, manifest, split), title=split)
     return compute_metrics(predictions, manifest.classes)
 
 
 def main(argv: Sequence[str]) -> None:
     """Test the model of the command line."""
+    if len(argv) > 1:
+        raise cli.RequestError(f"Unexpected argument {argv[1]!r}. To fix it: flags begin with --, see --help.")
     values = flags.FLAGS
     folder = local_path("tfrecords", values.tfrecords) / values.organ
     metrics = evaluate_served(local_path("model", values.model), folder, values.split)

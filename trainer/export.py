@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.cli import invalid_flag
 from trainer.input_pipeline import decode_any, to_unit_range
+from trainer.run_folder import find_model
 
 SIGNATURE = "serving_default"
 DESCRIBE = "describe"
@@ -87,13 +88,15 @@ def export(model: keras.Model, *, classes: Sequence[str], image_size: int, folde
 
 def load_served(folder: Path) -> Served:
     """Load what `export` wrote, from its folder or the run's. Raises `RequestError`."""
-    found = next((path for path in (folder, folder / "model") if (path / "saved_model.pb").is_file()), None)
-    if found is None:
-        fix = "name the folder `model` of a finished run"
-        raise invalid_flag("model", expected="a folder with a SavedModel", received=str(folder), fix=fix)
-    loaded = tf.saved_model.load(str(found))
-    if not {SIGNATURE, DESCRIBE} <= set(loaded.signatures):
-        fix = "name a model that was exported by python -m trainer"
+    found = find_model(folder)
+    fix = "name a model that was exported by python -m trainer"
+    try:
+        loaded = tf.saved_model.load(str(found))
+        ours = {SIGNATURE, DESCRIBE} <= set(loaded.signatures)
+    except (OSError, ValueError, AttributeError, LookupError, tf.errors.OpError) as error:
+        fix = f"{fix}, or export it again; this one is damaged ({str(error).splitlines()[0]})"
+        raise invalid_flag("model", expected="a whole SavedModel", received=str(folder), fix=fix) from error
+    if not ours:
         raise invalid_flag("model", expected="a SavedModel of this project", received=str(folder), fix=fix)
     names = loaded.signatures[DESCRIBE]()["classes"].numpy()
     return Served(tuple(name.decode() for name in names), loaded)

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from data_pipeline.cli import invalid_flag
 
 UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_TIME = re.compile(r"(\d+(?:\.\d+)?)([smh])")
+MAX_S = 366 * 24 * 3600.0  # a year; more than some three hundred overflow what the system can wait for
+MAX_STEPS = 10**9
+_TIME = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smh])", re.ASCII)
+_STEPS = re.compile(r"\d{1,10}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +27,16 @@ class Interval:
 def parse_seconds(flag: str, text: str) -> float:
     """Raises `RequestError` if `text` is no time; `0` needs no unit."""
     match = _TIME.fullmatch(text)
-    if match:
-        return float(match[1]) * UNITS_S[match[2]]
-    if text == "0":
-        return 0.0
-    raise invalid_flag(flag, expected="a time such as 90s, 10m or 2h", received=text, fix=f"for example --{flag}=10m")
+    seconds = float(match[1]) * UNITS_S[match[2]] if match else 0.0
+    if seconds <= MAX_S and (match or text == "0"):
+        return seconds
+    expected = "a time such as 90s, 10m or 2h, of a year at most"
+    raise invalid_flag(flag, expected=expected, received=text, fix=f"for example --{flag}=10m")
 
 
 def parse_interval(flag: str, text: str) -> Interval:
     """Raises `RequestError` if `text` is neither a number of steps nor a time."""
-    if text.isdecimal():
+    if _STEPS.fullmatch(text) and int(text) <= MAX_STEPS:
         return Interval(steps=int(text))
     if _TIME.fullmatch(text):
         return Interval(seconds=parse_seconds(flag, text))

@@ -55,4 +55,3 @@ def _sequential(name: str, image_size: int, classes: int, to_vector: keras.Layer
 
 
 MODELS: dict[str, Callable[[int, int], keras.Model]] = {"seed": _seed, "seed_pooled": _seed_pooled}
-MIN_IMAGE_SIZE = 32

@@ -10,11 +10,12 @@ code is 1.
 
 import csv
 import io
-import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
@@ -24,9 +25,13 @@ from tqdm import tqdm
 from data_pipeline import cli
 from data_pipeline.images import ImageRefusedError, as_png, decode
 from data_pipeline.storage import local_path, write_atomic
-from trainer.export import Served, load_served
+from trainer.run_folder import find_model
+
+if TYPE_CHECKING:
+    from trainer.export import Served
 
 BATCH = 32
+PROBE_BYTES = 1 << 16
 IMAGE_SUFFIXES = frozenset(
     {
         ".bmp",
@@ -55,7 +60,7 @@ class Prediction:
     error: str = ""
 
 
-def predict(served: Served, paths: Sequence[Path]) -> Iterator[Prediction]:
+def predict(served: "Served", paths: Sequence[Path]) -> Iterator[Prediction]:
     """A prediction for each of `paths`, in order. A bad file is a row with its error."""
     for start in range(0, len(paths), BATCH):
         batch = paths[start : start + BATCH]
@@ -90,12 +95,31 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for argument in arguments:
         path = Path(argument)
-        if not path.exists():
-            raise cli.RequestError(f"{path} doesn't exist. To fix it: check the path.")
+        try:
+            path.stat()
+        except OSError as error:
+            raise cli.RequestError(f"{path} can't be read: {error.strerror}. To fix it: check the path.") from error
         found += sorted(file for file in path.rglob("*") if _is_image(file, path)) if path.is_dir() else [path]
     if not found:
         raise cli.RequestError("No image to predict. To fix it: python -m trainer.predict --model=DIR PATH [PATH ...]")
     return found
+
+
+def check_output(path: Path, images: Sequence[Path]) -> None:
+    """Raises `RequestError` if `path` is no place for the result; one of the images isn't."""
+    fix = "name a file in a folder that exists and that this user may write to"
+    reason = ""
+    try:
+        if path.is_dir():
+            reason = "a folder has that name"
+        if path.exists() and any(path.samefile(image) for image in images):
+            reason = "it is one of the images"
+        with tempfile.TemporaryFile(dir=path.absolute().parent) as file:
+            file.write(bytes(PROBE_BYTES))
+    except OSError as error:
+        reason = str(error.strerror)
+    if reason:
+        raise cli.invalid_flag("output", expected="a file to write", received=str(path), fix=f"{fix} ({reason})")
 
 
 def _is_image(file: Path, folder: Path) -> bool:
@@ -135,10 +159,12 @@ def main(argv: Sequence[str]) -> None:
     """Predict the files of the command line."""
     paths = find_images(argv[1:])
     output = Path(flags.FLAGS.output) if flags.FLAGS.output else None
-    if output and (output.is_dir() or not os.access(output.absolute().parent, os.W_OK)):
-        fix = "name a file in a folder that exists and that this user may write to"
-        raise cli.invalid_flag("output", expected="a file to write", received=str(output), fix=fix)
-    served = load_served(local_path("model", flags.FLAGS.model))
+    if output:
+        check_output(output, paths)
+    model = find_model(local_path("model", flags.FLAGS.model))
+    from trainer.export import load_served  # only now: it imports TensorFlow, which takes seconds
+
+    served = load_served(model)
     rows = list(tqdm(predict(served, paths), total=len(paths), desc="predict", unit="image", leave=False))
     if output:
         write_atomic(output, as_csv(rows, served.classes).encode(errors="backslashreplace"))

@@ -5,44 +5,95 @@ log = EpochLog(folder, epochs=30)
 log({"epoch": 1, "train_loss": 1.2, ...})
 """
 
+import errno
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from data_pipeline import cli
-from data_pipeline.storage import write_atomic
+from data_pipeline.storage import exclusive, write_atomic
 from trainer.config import TrainConfig
 
 CONFIG_NAME = "config.json"
+LOCK = ".lock"
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.json"
 MODEL = "model"
-RESULTS = (METRICS, "report.html", f"{MODEL}/saved_model.pb", f"{MODEL}.keras")
+REPORT = "report.html"
+RESULTS = (METRICS, REPORT, f"{MODEL}/saved_model.pb", f"{MODEL}.keras")
+PROBE_BYTES = 1 << 20  # what a disk must take at the least; checkpoints are larger, but how much depends on the network
 
 
 def open_run(folder: Path, config: TrainConfig, *, dataset: str, chief: bool) -> None:
     """Make the run's folder, or check that the one there is of the same settings and data. Raises `RequestError`."""
     path = folder / CONFIG_NAME
-    settings = config.settings()
-    if path.exists() or (folder / CHECKPOINTS).exists():
-        before = _read_config(path)
-        was = before["settings"]
-        changed = [f"--{k} was {was.get(k)!r} and is {now!r}" for k, now in settings.items() if was.get(k) != now]
-        if before["dataset"] != dataset:
-            changed.append("the dataset is another one")
-        if changed:
-            fix = "repeat its settings, or give another --run"
-            raise cli.RequestError(f"The run in {folder} can't go on: {'; '.join(changed)}. To fix it: {fix}.")
+    if has_begun(folder):
+        check_same(folder, config, dataset=dataset)
     elif chief:
+        ours = {"settings": config.settings(), "dataset": dataset, "command": config.command()}
         try:
-            ours = {"settings": settings, "dataset": dataset, "command": config.command()}
             write_atomic(path, (json.dumps(ours, indent=1) + "\n").encode())
         except OSError as error:
-            fix = f"name a folder that this user may write to ({error})"
-            raise cli.invalid_flag("runs", expected="a writable folder", received=str(folder), fix=fix) from error
+            raise _not_writable(folder, error) from error
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether there is a run that can be gone on with. Raises `RequestError` if there is something else."""
+    try:
+        if any((folder / name).exists() for name in (CONFIG_NAME, CHECKPOINTS)):
+            return True
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+    except OSError as error:  # a name too long, say
+        raise _not_writable(folder, error) from error
+    if not there.is_dir():
+        fix = "name another folder, or take the file out of the way"
+        raise cli.invalid_flag(
+            "runs", expected=f"no file in place of the folder {there}", received=str(folder), fix=fix
+        )
+    return False
+
+
+def check_same(folder: Path, config: TrainConfig, *, dataset: str) -> None:
+    """Raises `RequestError`, naming each difference, if the run in `folder` is of other settings or data."""
+    before, now = _read_config(folder / CONFIG_NAME), config.settings()
+    was = before["settings"]
+    changed = [f"--{k} was {was.get(k)!r} and is {value!r}" for k, value in now.items() if was.get(k) != value]
+    if before["dataset"] != dataset:
+        changed.append(f"the dataset is another one (fingerprint {before['dataset'][:8]} then, {dataset[:8]} now)")
+    if changed:
+        fix = "repeat its settings, or give another --run"
+        raise cli.RequestError(f"The run in {folder} can't go on: {'; '.join(changed)}. To fix it: {fix}.")
+
+
+def check_writable(folder: Path) -> None:
+    """Write something where the run would, and take it away again. Raises `RequestError`.
+
+    A disk that is full before the run begins is the wrong one. One that has filled up since is waited for when there is
+    something to save, and one that fails raises `OSError`: both may be better the next time.
+    """
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(bytes(PROBE_BYTES))
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.ESTALE):
+            raise
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not has_begun(folder):
+            raise _not_writable(folder, error) from error
+
+
+def check_alone(folder: Path) -> None:
+    """Raises `RequestError` if another process works on the run."""
+    if (folder / LOCK).exists():
+        with exclusive(folder / LOCK, otherwise=busy(folder)):
+            pass
+
+
+def busy(folder: Path) -> str:
+    """What to say if another process works on the run."""
+    return f"The run in {folder} is under way. To fix it: wait for its end, or give another --run."
 
 
 def is_finished(folder: Path) -> bool:
@@ -50,31 +101,51 @@ def is_finished(folder: Path) -> bool:
     return all((folder / name).exists() for name in RESULTS)
 
 
+def find_model(folder: Path) -> Path:
+    """The SavedModel in `folder`, which may be a run's or the model's own. Raises `RequestError`."""
+    try:
+        found = next((path for path in (folder, folder / MODEL) if (path / "saved_model.pb").is_file()), None)
+    except OSError:  # a name too long, say
+        found = None
+    if found is None:
+        fix = "name the folder `model` of a finished run"
+        raise cli.invalid_flag("model", expected="a folder with a SavedModel", received=str(folder), fix=fix)
+    return found
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(path.read_text())
         if isinstance(config["settings"], dict) and isinstance(config["dataset"], str):
             return config
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise cli.RequestError(
-        f"The run in {path.parent} has checkpoints, but {path.name} doesn't say of which settings. "
+        f"There is a run in {path.parent}, but its {path.name} doesn't say of which settings. "
         "To fix it: restore the file, remove the folder, or give another --run."
     )
+
+
+def _not_writable(folder: Path, error: OSError) -> cli.RequestError:
+    fix = f"name a folder that this user may write to, with space in it ({error.strerror})"
+    return cli.invalid_flag("runs", expected="a writable folder", received=str(folder), fix=fix)
 
 
 class EpochLog:
     """What is said after each epoch: one line for people, scalars for TensorBoard."""
 
     def __init__(self, folder: Path, *, epochs: int) -> None:
-        self._writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
+        from tensorflow import summary  # not above: what can't work is found before it is imported
+
+        self._summary = summary
+        self._writer = summary.create_file_writer(str(folder / "tensorboard"))
         self._epochs = epochs
 
     def __call__(self, row: dict[str, float]) -> None:
         with self._writer.as_default(step=int(row["epoch"])):
             for name, value in row.items():
                 if name != "epoch":
-                    tf.summary.scalar(name, value)
+                    self._summary.scalar(name, value)
         self._writer.flush()
         line = (
             f"epoch {row['epoch']:>3}/{self._epochs}   train loss {row['train_loss']:.3f}, accuracy "

@@ -1,6 +1,9 @@
 """Checkpoints: published whole, damaged ones passed over, the best one kept."""
 
-import json
+import errno
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -9,7 +12,8 @@ import pytest
 import tensorflow as tf
 
 from data_pipeline.cli import RequestError
-from trainer.checkpoints import Checkpoints, Progress
+from trainer.checkpoints import Checkpoints, Identity, NotFiniteError, Progress
+from trainer.published import Name, write_pointer
 
 
 def new(folder: Path) -> tuple[Checkpoints, keras.Model]:
@@ -75,30 +79,10 @@ def test_the_last_two_and_the_best_are_kept(tmp_path: Path) -> None:
     assert weight(model) == 2
 
 
-@pytest.mark.parametrize("file", ["weights.index", "weights.data-00000-of-00001", "state.json"])
-@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
-def test_a_damaged_newest_one_is_passed_over_with_a_message(
-    tmp_path: Path, file: str, harm: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    saved(tmp_path, 3)
-    path = tmp_path / "step-00000003" / file
-    data = bytearray(path.read_bytes())
-    if harm == "remove":
-        path.unlink()
-    else:
-        data[len(data) // 2] ^= 1
-        path.write_bytes(data if harm == "flip" else data[: len(data) // 2])
-    checkpoints, model = new(tmp_path)
-    progress = checkpoints.restore_last()
-    assert progress is not None
-    assert progress.step == weight(model) == 2
-    assert "step-00000003 is damaged" in capsys.readouterr().err
-
-
 def test_one_that_was_never_published_is_not_used(tmp_path: Path) -> None:
     """As after a kill between the folder's rename and the pointer's."""
     saved(tmp_path, 3)
-    (tmp_path / "last.json").write_text(json.dumps({"checkpoint": "step-00000002"}))
+    write_pointer(tmp_path, Name(2))
     checkpoints, model = new(tmp_path)
     progress = checkpoints.restore_last()
     assert progress is not None
@@ -136,13 +120,106 @@ def test_one_made_after_damage_to_later_ones_is_the_last(tmp_path: Path) -> None
     assert progress.step == weight(model) == 1
 
 
+def test_a_second_one_of_a_step_replaces_the_first_only_when_it_is_published(tmp_path: Path) -> None:
+    checkpoints, model = new(tmp_path)
+    for value in (1, 2, 3):
+        fill(model, value)
+        checkpoints.save(Progress(step=7, sums=(value, 0, 0)))
+        assert [path.name for path in tmp_path.glob("step-*")] == [f"step-00000007{'' if value == 1 else f'-{value}'}"]
+    last = checkpoints.restore_last()
+    assert last is not None
+    assert last.sums[0] == weight(model) == 3
+
+
+def test_what_is_not_finite_is_never_saved(tmp_path: Path) -> None:
+    checkpoints, model, optimizer = new_all(tmp_path)
+    checkpoints.save(Progress(step=1))
+    for value in (np.nan, np.inf):
+        fill(model, value)
+        with pytest.raises(NotFiniteError, match=r"step 2 .*To fix it"):
+            checkpoints.save(Progress(step=2))
+    fill(model, 1)
+    optimizer.variables[2].assign(np.full(optimizer.variables[2].shape, np.inf))
+    with pytest.raises(NotFiniteError):
+        checkpoints.save(Progress(step=2))
+    assert {path.name for path in tmp_path.iterdir()} == {"last.json", "step-00000001"}
+
+
+OURS = Identity("abc" * 20, {"seed": 0, "learning_rate": 0.001, "organ": "gland"})
+OTHERS = {
+    "dataset": (replace(OURS, dataset="xyz" * 20), "the dataset was abcabcabcabc and is xyzxyzxyzxyz"),
+    "settings": (replace(OURS, settings={**OURS.settings, "seed": 1}), "--seed was 0 and is 1"),
+    "missing": (replace(OURS, settings={"seed": 0, "organ": "gland"}), "--learning_rate was 0.001 and is None"),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_one_of_another_run_is_refused_by_what_differs(tmp_path: Path, other: str) -> None:
+    """A folder of checkpoints that was copied here."""
+    _, model, optimizer = new_all(tmp_path)
+    Checkpoints(tmp_path, model, optimizer, OURS).save(Progress(step=1))
+    before = model.get_weights()[0].tobytes()
+    fill(model, 9)
+    identity, says = OTHERS[other]
+    with pytest.raises(RequestError, match=rf"step-00000001 is of another run: {says}\. To fix it: "):
+        Checkpoints(tmp_path, model, optimizer, identity).restore_last()
+    assert weight(model) == 9
+    assert Checkpoints(tmp_path, model, optimizer, replace(OURS)).restore_last() == Progress(step=1)
+    assert model.get_weights()[0].tobytes() == before
+
+
+def test_one_of_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path, 1)
+    monkeypatch.setattr("trainer.checkpoints.FORMAT", 99)
+    with pytest.raises(RequestError, match=r"format is 2, this program's 99.*To fix it"):
+        new(tmp_path)[0].restore_last()
+
+
+def test_a_damaged_one_of_another_run_is_damaged_first_of_all(tmp_path: Path) -> None:
+    _, model, optimizer = new_all(tmp_path)
+    Checkpoints(tmp_path, model, optimizer, OURS).save(Progress(step=1))
+    state = tmp_path / "step-00000001" / "state.json"
+    state.write_text(state.read_text().replace('"step": 1', '"step": 2'))
+    assert Checkpoints(tmp_path, model, optimizer, OTHERS["dataset"][0]).restore_last() is None
+
+
+def test_what_was_kept_in_memory_is_saved_as_it_was(tmp_path: Path) -> None:
+    checkpoints, model, optimizer = new_all(tmp_path)
+    optimizer.apply_gradients(
+        zip([tf.ones(w.shape) for w in model.trainable_variables], model.trainable_variables, strict=True)
+    )
+    then = checkpoints.snapshot()
+    optimizer.apply_gradients(
+        zip([tf.ones(w.shape) for w in model.trainable_variables], model.trainable_variables, strict=True)
+    )
+    now = checkpoints.snapshot()
+    checkpoints.save_snapshot(then, Progress(step=1))
+    assert all((a == b).all() for a, b in zip(checkpoints.snapshot(), now, strict=True))
+    checkpoints.restore_last()
+    assert all((a == b).all() for a, b in zip(checkpoints.snapshot(), then, strict=True))
+
+
+def test_a_save_that_fails_leaves_nothing_and_names_what_it_was_writing(tmp_path: Path) -> None:
+    saved(tmp_path / "c", 1)
+    checkpoints, _ = new(tmp_path / "c")
+    (tmp_path / "c" / "last.json").unlink()
+    (tmp_path / "c").chmod(0o755)
+    (tmp_path / "c" / f".last.json.{os.uname().nodename}.{os.getpid()}.tmp").mkdir()  # in the way of the pointer
+    with pytest.raises(OSError, match=r"last\.json") as raised:
+        checkpoints.save(Progress(step=2))
+    assert raised.value.errno == errno.EISDIR
+    assert [path.name for path in (tmp_path / "c").glob("*step-*")] == ["step-00000001"]
+
+
 def test_what_a_kill_left_half_written_is_removed_and_never_read(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     (tmp_path / ".step-00000002.tmp").mkdir()
     (tmp_path / ".step-00000002.tmp" / "weights.index").write_bytes(b"half")
     checkpoints, _ = new(tmp_path)
+    (tmp_path / ".last.json.elsewhere.7.tmp").write_bytes(b"{")
+    shutil.copytree(tmp_path / "step-00000001", tmp_path / "step-00000003")  # never published
     checkpoints.clean()
-    assert not list(tmp_path.glob(".step-*"))
+    assert {path.name for path in tmp_path.iterdir()} == {"last.json", "step-00000001"}
     progress = checkpoints.restore_last()
     assert progress is not None
     assert progress.step == 1

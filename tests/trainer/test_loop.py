@@ -11,22 +11,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data_pipeline.cli import Preempted, RequestError
-from data_pipeline.manifest import Manifest
+from data_pipeline.cli import Preempted
 from tests.trainer.conftest import SIZE
+from tests.trainer.jobs import ONE, Dataset, job_of
 from trainer.augment import Augmentation
-from trainer.checkpoints import Checkpoints, Progress
+from trainer.checkpoints import Progress
 from trainer.cluster import layout_of
-from trainer.input_pipeline import Layout, TrainInput, train_batches
-from trainer.intervals import Interval
-from trainer.loop import TrainJob, make_train_step, train
+from trainer.input_pipeline import TrainInput, train_batches
+from trainer.loop import make_train_step, train
 from trainer.models import build_model
 from trainer.order import TrainOrder
 from trainer.preemption import StopSignal
 from trainer.records import RecordReader
-
-Dataset = tuple[Path, Manifest]
-ONE = tf.distribute.OneDeviceStrategy
 
 
 @pytest.fixture
@@ -36,36 +32,6 @@ def stop() -> Iterator[StopSignal]:
     signal_seen.listen()
     yield signal_seen
     signal.signal(signal.SIGTERM, before)
-
-
-def job_of(dataset: Dataset, folder: Path, stop: StopSignal, **changes: object) -> TrainJob:
-    """A small job whose validation answers a falling loss."""
-    keras.utils.set_random_seed(0)
-    strategy = ONE("CPU:0")
-    model = build_model("seed_pooled", image_size=SIZE, classes=3)
-    optimizer = keras.optimizers.Adamax(1e-3)
-    optimizer.build(model.trainable_variables)
-    reader = RecordReader(*dataset, "train")
-    score = {"log_loss": 1.0, "accuracy": 0.5, "balanced_accuracy": 0.5, "macro_f1": 0.5}
-    job = TrainJob(
-        strategy=strategy,
-        layout=Layout(),
-        model=model,
-        optimizer=optimizer,
-        reader=reader,
-        order=TrainOrder(len(reader), 64, seed=0),
-        how=TrainInput(SIZE, Augmentation(), seed=0),
-        epochs=3,
-        patience=0,
-        monitor="balanced_accuracy",
-        checkpoint_every=Interval(),
-        checkpoints=Checkpoints(folder, model, optimizer),
-        validate=lambda: score,
-        on_epoch=lambda row: None,
-        stop=stop,
-        chief=True,
-    )
-    return replace(job, **changes)
 
 
 @pytest.mark.parametrize("batch_size", [7, 16, 171])
@@ -138,18 +104,6 @@ def test_a_stop_that_came_before_ends_what_needs_no_saving(stop: StopSignal) -> 
     os.kill(os.getpid(), signal.SIGTERM)
     with pytest.raises(Preempted), stop.at_once():
         raise AssertionError("must not begin")
-
-
-def test_divergence_ends_the_run_and_saves_nothing_of_it(dataset: Dataset, tmp_path: Path, stop: StopSignal) -> None:
-    job = job_of(dataset, tmp_path, stop, checkpoint_every=Interval(steps=1))
-    good = train(replace(job, epochs=1), Progress())
-    job.model.layers[-2].set_weights([np.full(w.shape, np.nan) for w in job.model.layers[-2].get_weights()])
-    with pytest.raises(RequestError, match=rf"step {good.step + 1} is nan.*--learning_rate"):
-        train(job, replace(good, finished=False))
-    kept = job.checkpoints.restore_last()
-    assert kept is not None
-    assert kept.step == good.step
-    assert np.isfinite(job.model.layers[-2].get_weights()[0]).all()
 
 
 @pytest.mark.parametrize(

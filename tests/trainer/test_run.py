@@ -13,7 +13,6 @@ import keras
 import pytest
 
 from data_pipeline import cli
-from data_pipeline.manifest import Manifest
 from tests.conftest import ROOT, run_module
 from tests.trainer.conftest import SIZE, train_command
 from trainer.checkpoints import Checkpoints
@@ -205,41 +204,3 @@ def test_help_teaches_and_lists_the_flags() -> None:
     assert "python -m trainer --organ=cervix" in done.stdout
     assert "--precision" in done.stdout
     assert "--epochs" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["--organ=liver"], "No sealed dataset"),
-        (["--tfrecords=/nowhere"], "No sealed dataset"),
-        (["--learning_rate=-1"], "--learning_rate"),
-        (["--model=huge"], "model"),
-        (["--epochs=0"], "epochs"),
-        (["--run=../x"], "--run"),
-        (["--image_size=16"], "--image_size"),
-        (["--runs=/proc/nowhere"], "--runs"),
-        (["--distribution=multiworker"], "TF_CONFIG"),
-        (["stray"], "stray"),
-    ],
-)
-def test_a_wrong_request_ends_with_code_2_and_the_remedy(
-    tfrecords: Path, tmp_path: Path, arguments: list[str], says: str
-) -> None:
-    done = run_module("trainer", *train_command(tfrecords, tmp_path, *arguments))
-    assert done.returncode == cli.EXIT_REQUEST, done.stderr
-    assert says in done.stderr
-    assert "To fix it" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_a_tampered_shard_ends_the_run_by_name(tfrecords: Path, tmp_path: Path) -> None:
-    shutil.copytree(tfrecords / "gland", tmp_path / "tf" / "gland")
-    shard = Manifest.load(tmp_path / "tf" / "gland").shards_of("train")[0]
-    path = tmp_path / "tf" / "gland" / shard.path
-    data = bytearray(path.read_bytes())
-    data[100] ^= 1
-    path.write_bytes(data)
-    done = run_module("trainer", *train_command(tmp_path / "tf", tmp_path / "runs"))
-    assert done.returncode == cli.EXIT_REQUEST, done.stderr
-    assert f"{shard.path}, record 0" in done.stderr
-    assert "Traceback" not in done.stderr

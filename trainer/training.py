@@ -1,0 +1,160 @@
+"""One organ from its sealed dataset to its report: train, test, report, export.
+
+    path = train_organ(config, strategy, StopSignal())
+
+What can't work was refused before, by `preflight`: TensorFlow is imported here, not there.
+"""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from data_pipeline import cli
+from data_pipeline.manifest import Manifest
+from data_pipeline.storage import exclusive
+from trainer import cluster
+from trainer.agreement import make_sum
+from trainer.augment import Augmentation
+from trainer.checkpoints import Checkpoints, Identity, Progress
+from trainer.config import TrainConfig
+from trainer.evaluate import make_evaluation_step, predict_split
+from trainer.input_pipeline import TrainInput
+from trainer.intervals import parse_interval, parse_seconds
+from trainer.loop import TrainJob, train
+from trainer.metrics import compute_metrics
+from trainer.models import build_model
+from trainer.order import TrainOrder
+from trainer.outcome import test_and_report
+from trainer.preemption import StopSignal
+from trainer.records import RecordReader
+from trainer.run_folder import CHECKPOINTS, LOCK, REPORT, EpochLog, busy, open_run, say_nothing
+from trainer.watchdog import Watchdog
+
+
+def train_organ(config: TrainConfig, strategy: tf.distribute.Strategy, stop: StopSignal) -> Path:
+    """Train, test, report and export one organ; the path of the report. Resumes what is there already."""
+    # ── The dataset and the run ──────────────────────────────────────────────────────────────────────────────────
+    manifest = Manifest.load(config.dataset_folder)
+    folder = config.run_folder(manifest.fingerprint)
+    chief = cluster.is_chief(strategy)
+    open_run(folder, config, dataset=manifest.fingerprint, chief=chief)
+    with exclusive(folder / LOCK, otherwise=busy(folder)) if chief else nullcontext():
+        return _train_and_test(config, manifest, folder, strategy, stop, chief=chief)
+
+
+def _train_and_test(
+    config: TrainConfig,
+    manifest: Manifest,
+    folder: Path,
+    strategy: tf.distribute.Strategy,
+    stop: StopSignal,
+    *,
+    chief: bool,
+) -> Path:
+    cli.say(f"{config.organ}: {_sizes(manifest)}; {cluster.describe(strategy)}, {config.precision}")
+
+    # ── Model, optimizer, and where the run stood ────────────────────────────────────────────────────────────────
+    keras.utils.set_random_seed(config.seed)
+    with strategy.scope():
+        model = build_model(
+            config.model, image_size=config.image_size, classes=len(manifest.classes), precision=config.precision
+        )
+        optimizer = keras.optimizers.Adamax(config.learning_rate)
+        optimizer.build(model.trainable_variables)
+    identity = Identity(manifest.fingerprint, config.settings())
+    checkpoints = Checkpoints(folder / CHECKPOINTS, model, optimizer, identity)
+    if chief:
+        checkpoints.clean()
+    progress = checkpoints.restore_last() or Progress()
+    _agree(strategy, progress)
+    if progress.step:
+        cli.say(f"{config.organ}: goes on after step {progress.step}")
+
+    # ── Train ────────────────────────────────────────────────────────────────────────────────────────────────────
+    job = _job(config, manifest, strategy, model, optimizer, checkpoints, folder, stop)
+    progress = train(job, progress)
+    if not chief:
+        return folder / REPORT
+
+    # ── Export the best epoch, then test what was exported: the numbers are those of the file that is served ─────
+    with stop.at_once():
+        checkpoints.restore_best(progress)
+        return test_and_report(config, manifest, folder, strategy, model, progress)
+
+
+def _job(
+    config: TrainConfig,
+    manifest: Manifest,
+    strategy: tf.distribute.Strategy,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    checkpoints: Checkpoints,
+    folder: Path,
+    stop: StopSignal,
+) -> TrainJob:
+    """Bind the pieces of training together."""
+    reader = RecordReader(config.dataset_folder, manifest, "train")
+    held_out = RecordReader(config.dataset_folder, manifest, "validation")
+    layout = cluster.layout_of(strategy)
+    evaluation_step = make_evaluation_step(strategy, model)
+    chief = cluster.is_chief(strategy)
+
+    watchdog = Watchdog(parse_seconds("step_timeout", config.step_timeout))
+    told_to_stop = make_sum(strategy, layout)
+
+    def before_batch() -> None:
+        watchdog.beat("validation batch", compiles=True)
+        if told_to_stop(stop.is_set()):
+            raise cli.Preempted(cli.STOPPED)
+
+    def validate() -> dict[str, Any]:
+        predictions = predict_split(
+            strategy,
+            evaluation_step,
+            held_out,
+            batch_size=config.batch_size,
+            image_size=config.image_size,
+            layout=layout,
+            before_batch=before_batch,
+        )
+        return compute_metrics(predictions, manifest.classes)
+
+    return TrainJob(
+        strategy=strategy,
+        layout=layout,
+        model=model,
+        optimizer=optimizer,
+        reader=reader,
+        order=TrainOrder(len(reader), config.batch_size, config.seed),
+        how=TrainInput(config.image_size, Augmentation() if config.augment else Augmentation.none(), config.seed),
+        epochs=config.epochs,
+        patience=config.patience,
+        monitor=config.monitor,
+        checkpoint_every=parse_interval("checkpoint_every", config.checkpoint_every),
+        checkpoints=checkpoints,
+        validate=validate,
+        on_epoch=EpochLog(folder, epochs=config.epochs) if chief else say_nothing,
+        stop=stop,
+        chief=chief,
+        checkpoint_deadline_s=parse_seconds("checkpoint_deadline", config.checkpoint_deadline),
+        on_nan=config.on_nan,
+        watchdog=watchdog,
+    )
+
+
+def _agree(strategy: tf.distribute.Strategy, progress: Progress) -> None:
+    """All workers go on from the same step, or none does: a network disk may show one of them what is gone."""
+    layout = cluster.layout_of(strategy)
+    if make_sum(strategy, layout)(progress.step) != progress.step * layout.replicas:
+        raise cli.WorkerLost(
+            f"Workers see different checkpoints, this one that of step {progress.step}. This process ends with exit "
+            "code 75. To fix it: start all of them again; if it lasts, look at the disk they share."
+        )
+
+
+def _sizes(manifest: Manifest) -> str:
+    counts = ", ".join(f"{split.records} {name}" for name, split in manifest.splits.items())
+    return f"{counts} images of {len(manifest.classes)} classes"
