@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --requirement
 
-.PHONY: demo test test-container lint bench lock clean
+.PHONY: demo test test-faults test-container lint bench lock clean
 
 demo: $(VENV)/.runtime
 	$(PY) -m data_pipeline.synthesize --output=demo/images
@@ -16,6 +16,11 @@ demo: $(VENV)/.runtime
 # Files of tests are shared by as many processes as there are processors, four at most.
 test: $(VENV)/.test
 	$(PY) -m pytest -m "not container" --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
+# Interrupts training at every moment, on one device, two replicas and several workers: a hundred runs.
+# A part of it: make test-faults ARGS=--only='single/*,*/validation/TERM'; ARGS=--list shows the names.
+test-faults: $(VENV)/.test
+	$(PY) -m tests.faults.training $(ARGS)
 
 # Builds the image with a real Docker engine and runs convert → train → predict in it. Needs root and some minutes.
 test-container: $(VENV)/.test
