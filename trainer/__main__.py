@@ -55,7 +55,6 @@ def main(argv: Sequence[str]) -> None:
     tf.config.experimental.enable_op_determinism()
     workers = find_workers(configs[0], os.environ, hostname=socket.gethostname())
     with cluster.connected(configs, workers, stop) as strategy:
-        stop.listen()  # only now: the servers of several workers take the signal for themselves
         preflight.check_batch(configs, replicas=strategy.num_replicas_in_sync)  # now GPUs count too
         for config in configs:
             path = train_organ(config, strategy, stop)

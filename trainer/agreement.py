@@ -14,7 +14,7 @@ from trainer.input_pipeline import Layout
 
 def make_sum(strategy: tf.distribute.Strategy, layout: Layout) -> Callable[[float], float]:
     """A function that every worker calls at the same point, and that gives all of them the sum over the replicas."""
-    if layout.local == layout.replicas:
+    if layout.alone:
         return lambda value: float(value) * layout.replicas
 
     @tf.function  # type: ignore[untyped-decorator]

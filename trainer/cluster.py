@@ -41,19 +41,21 @@ LOST_WORDS = ("ollective", "/job:worker", "oordination", "onnection reset", "GRP
 def connected(
     configs: Sequence[TrainConfig], workers: Workers | None, stop: StopSignal
 ) -> Iterator[tf.distribute.Strategy]:
-    """The strategy of a command line, for as long as all of its workers are there.
+    """The strategy of a command line, for as long as all of its workers are there. From now on `stop` listens.
 
     Must be called before TensorFlow has used a device. Raises `WorkerLost`, `RequestError` and `FaultError`.
     """
     first = configs[0]
     timeout_s = parse_seconds("start_timeout", first.start_timeout)
     if workers is None:
+        stop.listen()
         yield make_strategy(first.distribution, logical_cpus=first.logical_cpus)
         return
     with meet(workers, key_of(configs), timeout_s=timeout_s) as peers, lost_workers(peers, chief=workers.chief):
         strategy = make_strategy(
             first.distribution, logical_cpus=first.logical_cpus, workers=workers, timeout_s=timeout_s
         )
+        stop.listen()  # only now: TensorFlow has taken the signal for itself
         self_test(strategy, workers, peers, timeout_s=timeout_s)
         yield strategy
         # Not before: if worker 0 is lost while it tests, it can't begin again without the others.

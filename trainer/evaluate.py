@@ -88,7 +88,7 @@ def _from_all_workers(
     strategy: tf.distribute.Strategy, layout: Layout, per_replica: list[NDArray[np.float64]]
 ) -> NDArray[np.float64]:
     """The tables of this process's replicas, joined by those of the other workers where there are any."""
-    if layout.local == layout.replicas:
+    if layout.alone:
         return np.concatenate(per_replica)
     # Every worker has tables of the same shape, padding included, as the collective operation wants them.
     tables = strategy.experimental_distribute_values_from_function(

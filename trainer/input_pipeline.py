@@ -38,6 +38,11 @@ class Layout:
     first: int = 0
     local: int = 1
 
+    @property
+    def alone(self) -> bool:
+        """Whether this process holds all replicas, and so may stop without asking others."""
+        return self.local == self.replicas
+
     def per_replica(self, batch_size: int) -> int:
         """How many records of a global batch a replica holds, padding included."""
         return -(-batch_size // self.replicas)

@@ -34,6 +34,7 @@ from trainer.saving import REFUSED, Saver
 from trainer.watchdog import Watchdog
 
 Metrics = dict[str, Any]
+_on_the_way_out: list[Preempted] = []
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,6 @@ class TrainJob:
     on_nan: str = FAIL
     watchdog: Watchdog = field(default_factory=lambda: Watchdog(0.0))
 
-    @property
-    def alone(self) -> bool:
-        """Whether this process holds all replicas, and so may stop without asking others."""
-        return self.layout.local == self.layout.replicas
-
 
 def train(job: TrainJob, progress: Progress) -> Progress:
     """Train from `progress` to the end, saving on the way.
@@ -74,6 +70,14 @@ def train(job: TrainJob, progress: Progress) -> Progress:
     """
     if progress.finished:
         return progress
+    try:
+        return _train(job, progress)
+    except Preempted:
+        # With it would go the batches that are being made, and taking those apart waits for them: many seconds.
+        raise
+
+
+def _train(job: TrainJob, progress: Progress) -> Progress:
     step = make_train_step(job.strategy, job.model, job.optimizer)
     with job.watchdog:
         job.watchdog.beat("the meeting of all workers", compiles=True)
@@ -94,7 +98,7 @@ def train(job: TrainJob, progress: Progress) -> Progress:
             _tell(job, progress)
             saver.epoch_end(progress)
             way_back.begin(progress)
-            if job.alone and job.stop.is_set() and not progress.finished:
+            if job.layout.alone and job.stop.is_set() and not progress.finished:
                 raise saver.stopped(progress)
         saver.finish(progress, job.stop)
     return progress
@@ -159,9 +163,7 @@ def _train_epoch(
     with _progress_bar(job, epoch, done) as bar:
         for _ in range(done, steps):
             job.watchdog.beat("step", f"{progress.step + 1} of epoch {epoch + 1}", compiles=True)
-            with job.reader.naming_failures():
-                result = step(next(batches), tf.constant(float(job.stop.is_set())))
-            loss, hits, records, stops, broken = np.asarray(result, dtype=np.float64).tolist()
+            loss, hits, records, stops, broken = _one_step(job, batches, step, saver, progress)
             if not math.isfinite(loss) or broken:
                 what = "weights that aren't finite" if math.isfinite(loss) else f"a loss of {loss}"
                 raise diverged(job.order, job.reader, progress.step + 1, what)
@@ -171,17 +173,31 @@ def _train_epoch(
             _show(bar, sums, (sums[2] - seen_before) / seconds)
             if progress.step % steps == 0:
                 break  # the end of the epoch saves by itself, after validation
-            if stops or (job.alone and job.stop.is_set()):  # alone, there is no need for one step more
+            if stops or (job.layout.alone and job.stop.is_set()):  # alone, there is no need for one step more
                 raise saver.stopped(progress)
             if not job.stop.is_set():  # several workers stop after the next step, and save then
                 saver.after_step(progress)
     return progress
 
 
+def _one_step(
+    job: TrainJob, batches: Any, step: Callable[[Any, Any], Any], saver: Saver, progress: Progress
+) -> list[float]:
+    """What `step` gives. A process that is alone and has nothing to save may be stopped in its midst: it compiles."""
+    at_once = job.layout.alone and saver.has(progress)
+    try:
+        with job.reader.naming_failures(), job.stop.at_once() if at_once else nullcontext():
+            result = step(next(batches), tf.constant(float(job.stop.is_set())))
+            values: list[float] = np.asarray(result, dtype=np.float64).tolist()
+            return values
+    except Preempted:
+        raise saver.stopped(progress) from None
+
+
 def _validated_row(job: TrainJob, saver: Saver, progress: Progress) -> dict[str, float]:
     """The epoch's row of the history. Validation may be long: a signal ends it, and it begins anew after resuming."""
     try:
-        with job.stop.at_once() if job.alone else nullcontext():
+        with job.stop.at_once() if job.layout.alone else nullcontext():
             job.watchdog.beat("validation", f"of epoch {len(progress.history) + 1}", compiles=True)
             validation = job.validate()
     except Preempted:

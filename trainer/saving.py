@@ -85,7 +85,7 @@ class Saver:
 
     def finish(self, progress: Progress, stop: StopSignal) -> None:
         """The end of training: try until it is saved. Raises `FaultError`, or `Preempted` when told to stop."""
-        while self._writes and self._good != progress:
+        while self._writes and not self.has(progress):
             wake = time.monotonic() + LAST_RETRY_S
             while time.monotonic() < wake:
                 if stop.is_set():
@@ -94,9 +94,15 @@ class Saver:
                 time.sleep(POLL_S)
             self._attempt(progress)
 
+    def has(self, progress: Progress) -> bool:
+        """Whether there is nothing in `progress` to be saved."""
+        return self._good == progress
+
     def stopped(self, progress: Progress) -> Preempted:
         """What to raise when told to stop, after one more try to save."""
-        error = self._try(progress) if self._writes and self._good != progress else None
+        if progress == Progress():
+            return Preempted(f"Stopped before the first step. {AGAIN}")
+        error = self._try(progress) if self._writes and not self.has(progress) else None
         if error is None:
             return Preempted(f"Stopped after step {progress.step}; it is saved. {AGAIN}")
         return Preempted(

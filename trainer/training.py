@@ -58,18 +58,19 @@ def _train_and_test(
 
     # ── Model, optimizer, and where the run stood ────────────────────────────────────────────────────────────────
     keras.utils.set_random_seed(config.seed)
-    with strategy.scope():
-        model = build_model(
-            config.model, image_size=config.image_size, classes=len(manifest.classes), precision=config.precision
-        )
-        optimizer = keras.optimizers.Adamax(config.learning_rate)
-        optimizer.build(model.trainable_variables)
-    identity = Identity(manifest.fingerprint, config.settings())
-    checkpoints = Checkpoints(folder / CHECKPOINTS, model, optimizer, identity)
-    if chief:
-        checkpoints.clean()
-    progress = checkpoints.restore_last() or Progress()
-    _agree(strategy, progress)
+    with stop.at_once() if cluster.layout_of(strategy).alone else nullcontext():  # nothing is new yet
+        with strategy.scope():
+            model = build_model(
+                config.model, image_size=config.image_size, classes=len(manifest.classes), precision=config.precision
+            )
+            optimizer = keras.optimizers.Adamax(config.learning_rate)
+            optimizer.build(model.trainable_variables)
+        identity = Identity(manifest.fingerprint, config.settings())
+        checkpoints = Checkpoints(folder / CHECKPOINTS, model, optimizer, identity)
+        if chief:
+            checkpoints.clean()
+        progress = checkpoints.restore_last() or Progress()
+        _agree(strategy, progress)
     if progress.step:
         cli.say(f"{config.organ}: goes on after step {progress.step}")
 

@@ -135,7 +135,7 @@ def test_two_workers_learn_what_one_process_learns(finished_run: Path, team: Tea
     assert team.leftovers() == []
 
 
-@pytest.mark.parametrize("lost", [0, 2])
+@pytest.mark.parametrize("lost", [2])  # `make test-faults` strikes worker 0 too
 def test_a_killed_worker_ends_all_others_and_started_again_the_result_is_the_same(
     uninterrupted: Path, team: Team, lost: int
 ) -> None:
@@ -153,7 +153,7 @@ def test_a_killed_worker_ends_all_others_and_started_again_the_result_is_the_sam
     assert team.leftovers() == []
 
 
-@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("lost", [0])
 def test_a_stopped_worker_ends_all_others(team: Team, lost: int) -> None:
     workers = team.start(3, "--checkpoint_every=1")
     team.wait_for_step(3)
@@ -190,6 +190,18 @@ def test_workers_with_other_settings_are_refused(team: Team) -> None:
     assert "learning_rate=0.001, it has gland: learning_rate=0.01" in other.errors
     chief.process.send_signal(signal.SIGTERM)
     assert chief.code(10) == cli.EXIT_PREEMPTED
+
+
+def test_workers_that_see_different_checkpoints_learn_nothing_from_them(uninterrupted: Path, team: Team) -> None:
+    """A network disk may show one of them an older folder than another."""
+    shutil.copytree(uninterrupted, team.run)
+    (team.run / "metrics.json").unlink()
+    chief = team.start(2, only=0)[0]
+    team.runs = team.runs.with_name("other")
+    other = team._start(1)
+    team.started.append(other)
+    assert [chief.code(90), other.code(90)] == [cli.EXIT_PREEMPTED] * 2, [chief.errors, other.errors]
+    assert "Workers see different checkpoints" in chief.errors + other.errors
 
 
 def test_a_finished_run_waits_for_nobody(uninterrupted: Path, team: Team) -> None:
