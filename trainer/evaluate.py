@@ -75,7 +75,8 @@ def predict_split(
     dataset = strategy.distribute_datasets_from_function(batches)
     with reader.naming_failures():
         per_step = []
-        for batch in dataset:
+        delivered = iter(dataset)  # with a name, so that a stop doesn't wait for it to be taken apart, see `loop.train`
+        for batch in delivered:
             before_batch()
             per_step.append(strategy.experimental_local_results(step(batch)))
     per_replica = [np.concatenate([np.asarray(table) for table in tables]) for tables in zip(*per_step, strict=True)]

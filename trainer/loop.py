@@ -72,8 +72,9 @@ def train(job: TrainJob, progress: Progress) -> Progress:
         return progress
     try:
         return _train(job, progress)
-    except Preempted:
+    except Preempted as told:
         # With it would go the batches that are being made, and taking those apart waits for them: many seconds.
+        _on_the_way_out.append(told)
         raise
 
 

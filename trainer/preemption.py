@@ -26,9 +26,9 @@ _somebody_listens = threading.Event()
 def exit_when_stopped() -> None:
     """Until someone listens there is nothing to save: the signal ends the process at once, with exit code 75.
 
-    A thread takes it, and no other one can: all that are started from now on have it blocked. TensorFlow's servers
-    install a handler that would keep it to itself, on whichever thread it came. As process 1 of a container, Python
-    would ignore it without a handler.
+    A thread looks for it, and no handler runs: all threads that are started from now on have it blocked. TensorFlow's
+    servers install a handler that would keep it to itself, on whichever thread it came. As process 1 of a container,
+    Python would ignore it without a handler.
     """
     signal.signal(signal.SIGTERM, lambda signum, frame: os._exit(EXIT_PREEMPTED))
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGTERM)
@@ -36,8 +36,8 @@ def exit_when_stopped() -> None:
 
 
 def _exit_with_signal() -> None:
-    while not _somebody_listens.is_set():
-        if signal.sigtimedwait(SIGTERM, POLL_S):
+    while not _somebody_listens.wait(POLL_S):
+        if signal.SIGTERM in signal.sigpending():
             os._exit(EXIT_PREEMPTED)
 
 

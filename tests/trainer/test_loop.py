@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from data_pipeline.cli import Preempted
 from tests.trainer.conftest import SIZE
-from tests.trainer.jobs import ONE, Dataset, job_of
+from tests.trainer.jobs import ONE, Dataset, StopAfter, job_of
 from trainer.augment import Augmentation
 from trainer.checkpoints import Progress
 from trainer.cluster import layout_of
@@ -90,14 +90,29 @@ def test_a_stop_during_validation_saves_and_resumes_into_it(dataset: Dataset, tm
         assert ours["train_loss"] == theirs["train_loss"]
 
 
-def test_a_stop_between_steps_saves_the_step_that_is_done(dataset: Dataset, tmp_path: Path, stop: StopSignal) -> None:
-    job = job_of(dataset, tmp_path, stop)
-    os.kill(os.getpid(), signal.SIGTERM)
-    with pytest.raises(Preempted, match="step 1"):
+def test_a_stop_between_steps_saves_the_step_that_is_done(dataset: Dataset, tmp_path: Path) -> None:
+    job = job_of(dataset, tmp_path, StopAfter(2))
+    with pytest.raises(Preempted, match="step 1; it is saved"):
         train(job, Progress())
     progress = job.checkpoints.restore_last()
     assert progress is not None
     assert progress.step == 1
+
+
+def test_a_stop_before_the_first_step_has_nothing_to_save(dataset: Dataset, tmp_path: Path, stop: StopSignal) -> None:
+    job = job_of(dataset, tmp_path, stop)
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Preempted, match="before the first step"):
+        train(job, Progress())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stop_before_anything_is_learnt_waits_for_no_step(dataset: Dataset, tmp_path: Path, stop: StopSignal) -> None:
+    job = job_of(dataset, tmp_path, stop)
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Preempted, match="before the first step"):
+        train(job, Progress())
+    assert job.checkpoints.restore_last() is None
 
 
 def test_a_stop_that_came_before_ends_what_needs_no_saving(stop: StopSignal) -> None:

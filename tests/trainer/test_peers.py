@@ -29,7 +29,7 @@ class Team:
         """All of them, met."""
         workers = [self.start(index) for index in range(len(self.addresses))]
         for worker in workers:
-            assert worker.lines.get(timeout=30) == "met\n"
+            assert worker.lines.get(timeout=60) == "met\n"
         return workers
 
     def visit(self) -> socket.socket:
@@ -69,7 +69,7 @@ def two() -> Iterator[Team]:
 def test_all_meet_in_any_order_and_the_port_is_free_again(three: Team) -> None:
     workers = [three.start(2), three.start(1), three.start(0)]
     for worker in workers:
-        assert worker.lines.get(timeout=30) == "met\n"
+        assert worker.lines.get(timeout=60) == "met\n"
     port = int(three.addresses[0].split(":")[1])
     socket.create_server(("", port)).close()  # as TensorFlow's server does, while the connections stay
     for worker in workers:
@@ -119,7 +119,7 @@ def test_another_key_is_refused_and_what_differs_is_named(two: Team) -> None:
     assert "seed" not in wrong.errors
     assert "To fix it" in wrong.errors
     right = two.start(1, key="organ: epochs=4\norgan: seed=0")  # a stray worker of before does no harm
-    assert right.lines.get(timeout=20) == chief.lines.get(timeout=20) == "met\n"
+    assert right.lines.get(timeout=20) == chief.lines.get(timeout=60) == "met\n"
     assert "Worker 1, at 127.0.0.1, was refused" in chief.errors
 
 
@@ -146,7 +146,7 @@ def test_a_worker_that_came_again_takes_its_own_place(three: Team) -> None:
     again = three.start(1)
     last = three.start(2)
     for worker in (chief, again, last):
-        assert worker.lines.get(timeout=20) == "met\n"
+        assert worker.lines.get(timeout=60) == "met\n"
     first.close()
     killed = [chief, again, last]
     assert all(worker.process.poll() is None for worker in killed)
@@ -160,7 +160,7 @@ def test_a_worker_killed_during_the_meeting_is_waited_for(two: Team) -> None:
         first.process.kill()
         workers = [chief, team.start(1), team.start(2)]
         for worker in workers:
-            assert worker.lines.get(timeout=20) == "met\n"
+            assert worker.lines.get(timeout=60) == "met\n"
     finally:
         kill(team.started)
 
@@ -187,7 +187,7 @@ def test_port_scanners_do_no_harm(two: Team) -> None:
         if not data:
             visitor.close()
     worker = two.start(1)
-    assert worker.lines.get(timeout=20) == chief.lines.get(timeout=20) == "met\n"
+    assert worker.lines.get(timeout=20) == chief.lines.get(timeout=60) == "met\n"
 
 
 def test_what_is_no_meeting_is_asked_again_until_the_time_is_up(two: Team) -> None:
