@@ -99,14 +99,6 @@ def test_a_stop_between_steps_saves_the_step_that_is_done(dataset: Dataset, tmp_
     assert progress.step == 1
 
 
-def test_a_stop_before_the_first_step_has_nothing_to_save(dataset: Dataset, tmp_path: Path, stop: StopSignal) -> None:
-    job = job_of(dataset, tmp_path, stop)
-    os.kill(os.getpid(), signal.SIGTERM)
-    with pytest.raises(Preempted, match="before the first step"):
-        train(job, Progress())
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_stop_before_anything_is_learnt_waits_for_no_step(dataset: Dataset, tmp_path: Path, stop: StopSignal) -> None:
     job = job_of(dataset, tmp_path, stop)
     os.kill(os.getpid(), signal.SIGTERM)
