@@ -116,7 +116,13 @@ def _may_lack_data(picture: Image.Image) -> bool:
 def _takes_more(picture: Image.Image, data: bytes) -> bool:
     """Whether the pixels of a JPEG change when data is put before its end: only if they weren't all there."""
     end = data.rfind(JPEG_END)
-    more = Image.open(io.BytesIO(data[:end] + MORE_DATA + data[end:]), formats=("JPEG",))
-    fraction = round(more.width / picture.width)
-    more.draft(picture.mode, (more.width // fraction, more.height // fraction))
-    return more.tobytes() != picture.tobytes()
+    whole, more = (_in_colour(file, picture.size) for file in (data, data[:end] + MORE_DATA + data[end:]))
+    return whole.tobytes() != more.tobytes()
+
+
+def _in_colour(data: bytes, size: tuple[int, int]) -> Image.Image:
+    """A JPEG about as large as `size`. `picture` may have been decoded in grey, and colour can be missing by itself."""
+    picture = Image.open(io.BytesIO(data), formats=("JPEG",))
+    fraction = round(picture.width / size[0])
+    picture.draft(None, (picture.width // fraction, picture.height // fraction))
+    return picture

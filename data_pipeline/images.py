@@ -219,8 +219,7 @@ def _decode_fraction(picture: Image.Image, size_px: int, *, kept: bool) -> int:
     """Have a JPEG decoded at one part in so many of its width and height, by `FRACTIONS`."""
     fraction, mode = 1, None
     if kept and size_px >= FRACTION_KEPT * THUMBNAIL_PX:
-        # In a progressive one, colour may be missing by itself.
-        fraction, mode = FRACTION_KEPT, None if "progressive" in picture.info else "L"
+        fraction, mode = FRACTION_KEPT, "L"
     elif picture.format in JPEGS:
         fraction = next((part for times, part in FRACTIONS if min(picture.size) > times * size_px), 1)
     if fraction > 1:

@@ -29,7 +29,7 @@ from data_pipeline.spool import LEVELS_ACROSS, SUFFIX, InspectionRow, checksum, 
 CHUNK_FILES = 64
 # Of a source that this process reads for all, whole chunks of files wait in memory.
 SEQUENTIAL_CHUNK_FILES = 16
-CHUNK_VERSION = 5  # raise it when a chunk's meaning changes: older ones are then read no more
+CHUNK_VERSION = 6  # raise it when a chunk's meaning changes: older ones are then read no more
 # These turn the direction of text, so that a name reads as another.
 TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode categories: control, surrogate, line and paragraph ends

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from data_pipeline.copies import find_copies
-from data_pipeline.images import as_png, decode
+from data_pipeline.images import as_png, decode, prepare
 from data_pipeline.manifest import Manifest, read_quarantine
 from data_pipeline.spool import InspectionRow
 from data_pipeline.table import Table, table_of
@@ -40,6 +40,7 @@ def test_a_jpeg_that_was_kept_is_a_copy_of_its_pixels_in_any_format(
     save(gland, "red/s3.bmp", encoded(pixels, "BMP"))
     save(gland, "red/s4.jpg", jpeg[:2] + b"\xff\xfe\x00\x08copied" + jpeg[2:])
     save(gland, "red/s5.jpg", jpeg + b"appended")
+    save(gland, "red/s6.jpg", encoded(picture, "JPEG", quality=75, progressive=True))
     for seed in range(1, 7):  # as bright or as structured, but others
         other = blank(seed) if picture.getpixel((0, 0))[0] > 200 else scene(128, 128, seed=seed)
         save(gland, f"red/t{seed}.png", encoded(other))
@@ -47,8 +48,18 @@ def test_a_jpeg_that_was_kept_is_a_copy_of_its_pixels_in_any_format(
     convert(tmp_path / "images", tmp_path / "out", "--image_size=128", f"--near_duplicates={near}")
     rows = read_quarantine(tmp_path / "out" / "gland")
     assert {row.path: row.duplicate_of for row in rows} == {
-        f"red/{name}": "red/s1.jpg" for name in ("s2.png", "s3.bmp", "s4.jpg", "s5.jpg")
+        f"red/{name}": "red/s1.jpg" for name in ("s2.png", "s3.bmp", "s4.jpg", "s5.jpg", "s6.jpg")
     }
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_progressive_jpeg_has_the_likeness_of_a_plain_one_of_its_pixels(seed: int) -> None:
+    """Among kept JPEGs alone nothing else would tell that they are copies."""
+    plain, progressive = (
+        encoded(scene(128, 128, seed=seed, noise=60), "JPEG", quality=75, progressive=slow) for slow in (False, True)
+    )
+    assert (decode(plain).pixels == decode(progressive).pixels).all()
+    assert prepare(plain, size_px=128).likeness == prepare(progressive, size_px=128).likeness
 
 
 def test_copies_in_two_formats_under_two_diagnoses_are_a_label_conflict(tmp_path: Path) -> None:
