@@ -5,7 +5,6 @@
 Pure reading: nothing is repaired, and every problem names the shard and, where there is one, the record.
 """
 
-import hashlib
 import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from data_pipeline.manifest import DatasetError, FileSeal, ShardSeal, load_offse
 from data_pipeline.near_moments import FINGERPRINT_BYTES, fingerprints
 from data_pipeline.parallel import in_processes
 from data_pipeline.schema import CorruptRecord, decode_example, unframe_record
+from data_pipeline.storage import file_sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +96,7 @@ def _fingerprints(thumbnails: Sequence[NDArray[np.uint8]]) -> NDArray[np.int8]:
 def audit_file(folder: Path, seal: FileSeal) -> str:
     """What is wrong with a sealed file; empty if nothing is."""
     try:
-        with (folder / seal.path).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
+        size, digest = (folder / seal.path).stat().st_size, file_sha256(folder / seal.path)
     except OSError as error:
         return f"{seal.path}: can't be read: {error.strerror}"
     if size != seal.bytes:

@@ -7,6 +7,7 @@ a power cut leaves half a file under the final name.
 """
 
 import fcntl
+import hashlib
 import os
 import socket
 from collections.abc import Iterator
@@ -112,6 +113,12 @@ def _locked(path: Path, kind: int, otherwise: str) -> Iterator[None]:
         except BlockingIOError:
             raise RequestError(otherwise) from None
         yield
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's contents, in hexadecimal. An `OSError` names the file."""
+    with errors_naming(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def flush(path: Path) -> None:

@@ -12,26 +12,10 @@ and its Service like itself: https://jobset.sigs.k8s.io/docs/concepts
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from data_pipeline.cli import RequestError, invalid_flag
-
-MULTIWORKER, AUTO = "multiworker", "auto"
-
-
-class Wanted(Protocol):
-    """What the flags say about workers, see `config.py`."""
-
-    @property
-    def distribution(self) -> str: ...
-    @property
-    def num_workers(self) -> int: ...
-    @property
-    def worker(self) -> int: ...
-    @property
-    def worker_service(self) -> str: ...
-    @property
-    def worker_port(self) -> int: ...
+from trainer.config import AUTO, MULTIWORKER, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -50,7 +34,7 @@ class Workers:
         return f"worker {index} ({self.addresses[index]})"
 
 
-def find_workers(wanted: Wanted, environment: Mapping[str, str], *, hostname: str) -> Workers | None:
+def find_workers(wanted: TrainConfig, environment: Mapping[str, str], *, hostname: str) -> Workers | None:
     """The workers of this run; None if this process trains alone. Raises `RequestError`."""
     workers = _from_tf_config(environment.get("TF_CONFIG") or "{}")
     if wanted.distribution not in (AUTO, MULTIWORKER):
@@ -81,7 +65,7 @@ def split_address(address: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def _from_flags(wanted: Wanted, environment: Mapping[str, str], hostname: str) -> Workers:
+def _from_flags(wanted: TrainConfig, environment: Mapping[str, str], hostname: str) -> Workers:
     index = _index(wanted, environment)
     service = wanted.worker_service or environment.get("JOBSET_NAME", "")
     if not service:
@@ -93,7 +77,7 @@ def _from_flags(wanted: Wanted, environment: Mapping[str, str], hostname: str) -
     return Workers(addresses, index)
 
 
-def _index(wanted: Wanted, environment: Mapping[str, str]) -> int:
+def _index(wanted: TrainConfig, environment: Mapping[str, str]) -> int:
     """Which worker this is, from the flag or from the Job."""
     last = wanted.num_workers - 1
     if wanted.worker >= 0:
@@ -164,7 +148,7 @@ def _is_address(address: Any) -> bool:
     return True
 
 
-def _check_against_flags(workers: Workers, wanted: Wanted) -> None:
+def _check_against_flags(workers: Workers, wanted: TrainConfig) -> None:
     fix = "leave out the flag, or TF_CONFIG"
     count = len(workers.addresses)
     if wanted.num_workers not in (0, count):

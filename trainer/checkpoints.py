@@ -26,7 +26,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from data_pipeline.cli import RequestError, say
-from data_pipeline.storage import TEMPORARY, errors_naming, flush, sync_folder, write_atomic
+from data_pipeline.storage import TEMPORARY, errors_naming, file_sha256, flush, sync_folder, write_atomic
 from trainer.published import LAST, Name, names_in, read_pointer, write_pointer
 
 FORMAT = 2
@@ -145,7 +145,7 @@ class Checkpoints:
             "format": FORMAT,
             "identity": asdict(self._identity) if self._identity else None,
             "progress": asdict(progress),
-            "files": {path.name: _sha256(path) for path in files},
+            "files": {path.name: file_sha256(path) for path in files},
         }
         write_atomic(aside / STATE, _sealed(state).encode())
 
@@ -266,14 +266,9 @@ def _plain(path: Path) -> Path:
     return path
 
 
-def _sha256(path: Path) -> str:
-    with errors_naming(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _sha256_as_read(path: Path) -> str:
     try:
-        return _sha256(_plain(path))
+        return file_sha256(_plain(path))
     except OSError as error:
         raise _DamagedError(f"{path.name} can't be read ({error.strerror})") from error
 

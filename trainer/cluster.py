@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from data_pipeline.cli import FaultError, WorkerLost, invalid_flag, say
 from trainer.addresses import Workers
-from trainer.config import TrainConfig
+from trainer.config import AUTO, MIRRORED, TrainConfig
 from trainer.input_pipeline import Layout
 from trainer.intervals import parse_seconds
 from trainer.last_resort import exit_after
@@ -25,7 +25,6 @@ from trainer.meeting import key_of, meet
 from trainer.peers import Peers
 from trainer.preemption import StopSignal
 
-AUTO, SINGLE, MIRRORED, MULTIWORKER = DISTRIBUTIONS = ("auto", "single", "mirrored", "multiworker")
 CONNECT_S = 50.0  # so that no worker outlives another by a minute
 SETTLE_S = {True: 3.0, False: 8.0}  # worker 0, then the others, to whom worker 0 says what it knows
 LOST = (

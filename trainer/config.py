@@ -46,6 +46,7 @@ MAX_SEED = 2**32 - 1  # NumPy's and Keras's limit
 MAX_COUNT, MAX_BATCH, MAX_IMAGE_SIZE, MAX_LOGICAL_CPUS, MAX_WORKERS = 10**6, 2**20, 2**13, 256, 10**4
 HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,200}[A-Za-z0-9])?")
 RUN_NAME = re.compile(r"\w[\w .=+@,-]{0,79}")  # four bytes a letter still make a file name
+AUTO, SINGLE, MIRRORED, MULTIWORKER = DISTRIBUTIONS = ("auto", "single", "mirrored", "multiworker")
 MONITORS = ("balanced_accuracy", "accuracy", "macro_f1", "loss")
 PRECISIONS = ("float32", "bfloat16", "auto")
 ON_NAN = ("fail", "rollback")
@@ -153,7 +154,7 @@ def define_flags() -> None:
     choice(
         "distribution",
         default["distribution"],
-        ["auto", "single", "mirrored", "multiworker"],
+        list(DISTRIBUTIONS),
         "One device, all devices of this machine, or the workers of TF_CONFIG; auto takes what is there.",
     )
     integer(
@@ -231,7 +232,7 @@ def _check(values: flags.FlagValues) -> None:
         raise invalid_flag("run", expected="a plain name", received=values.run, fix=fix)
     if 0 < values.image_size < MIN_IMAGE_SIZE:
         raise image_too_small(values.image_size)
-    if values.logical_cpus > 1 and values.distribution not in ("auto", "mirrored"):
+    if values.logical_cpus > 1 and values.distribution not in (AUTO, MIRRORED):
         expected = f"0 with --distribution={values.distribution}"
         fix = "leave it out, or give --distribution=mirrored"
         raise invalid_flag("logical_cpus", expected=expected, received=values.logical_cpus, fix=fix)

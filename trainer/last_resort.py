@@ -1,19 +1,23 @@
-"""Ends a process that Python itself can't end any more.
+"""Ends a process whose main thread can't end it any more.
 
+    end_now("Worker 2 was lost: …")     # from whatever thread
     with exit_after(50.0):
         ...     # C++ that may wait for ever and holds Python's lock, so that neither thread nor signal handler runs
 
-A timer of the C library calls `_exit(75)` in a thread of its own, without Python.
+For the second, a timer of the C library calls `_exit(75)` in a thread of its own, without Python.
 """
 
 import ctypes
+import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from data_pipeline.cli import EXIT_PREEMPTED
 
+STUCK_S = 10.0  # with a stderr that nobody reads
 SIGEV_THREAD = 2  # <bits/sigevent-consts.h>
 
 
@@ -34,6 +38,19 @@ class _TimerSpec(ctypes.Structure):
     """`struct itimerspec`: interval and time left, each as seconds and nanoseconds."""
 
     _fields_ = [(name, ctypes.c_long) for name in ("every_s", "every_ns", "left_s", "left_ns")]
+
+
+def end_now(why: str) -> None:
+    """Say why, and end with exit code 75. In a thread of its own: what is stuck may be stderr itself."""
+    writer = threading.Thread(target=_write, args=(f"\n{why}\n".encode(errors="backslashreplace"),), daemon=True)
+    writer.start()
+    writer.join(STUCK_S)
+    os._exit(EXIT_PREEMPTED)
+
+
+def _write(data: bytes) -> None:
+    while data:
+        data = data[os.write(2, data) :]
 
 
 @contextmanager

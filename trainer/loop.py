@@ -20,8 +20,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from data_pipeline.cli import FaultError, Preempted, say
-from trainer.agreement import make_sum
+from data_pipeline.cli import Preempted, say
 from trainer.checkpoints import Checkpoints, Progress
 from trainer.divergence import FAIL, Diverged, WayBack, diverged
 from trainer.input_pipeline import Layout, TrainInput, train_batches
@@ -81,8 +80,7 @@ def train(job: TrainJob, progress: Progress) -> Progress:
 def _train(job: TrainJob, progress: Progress) -> Progress:
     step = make_train_step(job.strategy, job.model, job.optimizer)
     with job.watchdog:
-        job.watchdog.beat("the meeting of all workers", compiles=True)
-        _check_together(job, progress)
+        job.watchdog.beat("the way back", "as it is prepared")
         way_back = WayBack(job.checkpoints, job.optimizer, steps_per_epoch=job.order.steps_per_epoch, on_nan=job.on_nan)
         way_back.begin(progress)
         saver = _saver(job, progress, way_back)
@@ -103,16 +101,6 @@ def _train(job: TrainJob, progress: Progress) -> Progress:
                 raise saver.stopped(progress)
         saver.finish(progress, job.stop)
     return progress
-
-
-def _check_together(job: TrainJob, progress: Progress) -> None:
-    """Raises `FaultError` unless all workers go on from the same step: one may have seen another state of the disk."""
-    replicas, folder = job.layout.replicas, job.checkpoints.folder
-    if make_sum(job.strategy, job.layout)(progress.step) != progress.step * replicas:
-        raise FaultError(
-            f"This worker goes on from step {progress.step}, and another one doesn't: they see different checkpoints "
-            f"in {folder}. To fix it: give all workers the same disk, then start them again."
-        )
 
 
 def make_train_step(

@@ -10,9 +10,7 @@ TensorFlow can't do this: some of its collectives never return when the other si
 exception can be raised in the main thread. So a thread ends the process.
 """
 
-import os
 import selectors
-import sys
 import threading
 import time
 from types import TracebackType
@@ -29,13 +27,13 @@ from data_pipeline.cli import (
     WorkerLost,
 )
 from trainer.addresses import Workers
+from trainer.last_resort import end_now
 from trainer.wire import Line, Message
 
 PING_EVERY_S = 1.0
 SILENCE_S = 30.0
 SUSPECT_S = 5.0
 GRACE_S = 10.0  # what brought one worker down is likely to bring down this one, with a better message
-STUCK_S = 2.0  # with a stderr that nobody reads
 AGAIN = "This process ends with exit code 75: started again, all of them go on from the last checkpoint."
 
 
@@ -142,20 +140,6 @@ class Peers:
             line.send("lost", text=why)
             line.finish()
         end_now(why)
-
-
-def end_now(why: str) -> None:
-    """Say why, and end with exit code 75 from whatever thread. Stderr may be stuck as the main thread is."""
-    writer = threading.Thread(target=_say, args=(why,), daemon=True)
-    writer.start()
-    writer.join(STUCK_S)
-    os._exit(EXIT_PREEMPTED)
-
-
-def _say(text: str) -> None:
-    os.write(2, f"\n{text}\n".encode())
-    sys.stderr.flush()
-    sys.stdout.flush()
 
 
 def _code(error: BaseException | None) -> int:

@@ -8,7 +8,6 @@ anew: a file of the same size, time and inode is taken for the same. Whoever for
 checks each record at each read.
 """
 
-import hashlib
 import json
 import os
 import stat
@@ -24,12 +23,11 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipeline.manifest import DatasetError, FileSeal, Manifest, ShardSeal
-from data_pipeline.storage import errors_naming, write_atomic
+from data_pipeline.storage import file_sha256, write_atomic
 from trainer.records import RecordReader
 
 NOTES = ".checked.json"
 NOTE_EVERY_S = 30.0  # a dataset that takes longer than this is noted on the way: a stop must not cost it all
-CHUNK_BYTES = 1 << 20
 MAX_NAMED = 10
 
 Notes = dict[str, list[int | str]]
@@ -108,13 +106,8 @@ def _threads(number: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def _hash(folder: Path, seal: FileSeal) -> _Hashed:
-    path = folder / seal.path
     note = _note(folder, seal)  # first: a file that changes while it is read is then read again
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(CHUNK_BYTES))
-    with errors_naming(path), path.open("rb", buffering=0) as file:
-        while size := file.readinto(buffer):
-            digest.update(buffer[:size])
-    return _Hashed(seal, digest.hexdigest(), note)
+    return _Hashed(seal, file_sha256(folder / seal.path), note)
 
 
 def _note(folder: Path, seal: FileSeal) -> list[int | str]:

@@ -18,10 +18,9 @@ import time
 from types import TracebackType
 from typing import Self
 
-from data_pipeline.cli import EXIT_PREEMPTED
+from trainer.last_resort import end_now
 
 FIRST = 10
-PATIENCE_S = 10.0  # with a stderr that nobody reads
 
 
 class Watchdog:
@@ -70,21 +69,12 @@ def _end(what: str, allowed_s: float) -> None:
         "with exit code 75: started again, it goes on from the last checkpoint. To fix it: look at the other workers "
         "and at the disk, or give a longer --step_timeout.\n"
     )
-    # In a thread of its own: what is stuck may be stderr itself.
-    writer = threading.Thread(target=_write, args=(_stacks() + told.encode(),), daemon=True)
-    writer.start()
-    writer.join(PATIENCE_S)
-    os._exit(EXIT_PREEMPTED)
+    end_now(_stacks() + told)
 
 
-def _stacks() -> bytes:
+def _stacks() -> str:
     """What `faulthandler` says. It holds Python's lock while it writes, so it writes to memory first."""
     with os.fdopen(os.memfd_create("stacks"), "w+b") as file:
         faulthandler.dump_traceback(file, all_threads=True)
         file.seek(0)
-        return file.read()
-
-
-def _write(data: bytes) -> None:
-    while data:
-        data = data[os.write(2, data) :]
+        return file.read().decode(errors="replace")
