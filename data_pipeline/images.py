@@ -7,7 +7,6 @@ Decoding is always of the whole file: `Image.verify()` accepts a JPEG that is cu
 """
 
 import io
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from data_pipeline.image_checks import JPEGS, drawn, is_plain, missing_data
+from data_pipeline.image_colours import ImageRefusedError as ImageRefusedError  # for whoever calls `decode`
+from data_pipeline.image_colours import to_rgb
 
 MAX_PIXELS = 100_000_000
 THUMBNAIL_PX = 64
@@ -37,7 +38,6 @@ TURNS = {
 SIDEWAYS = (5, 6, 7, 8)
 # Those Pillow decodes by itself. Others it would hand to programs outside, or guess from next to nothing.
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "JPEG2000", "PPM")
-WHITE = (255, 255, 255)
 SEVERAL_PAGES = ", several pages"
 DEEP = ";16"  # ends the mode of a file of 16 bits per channel
 # (more than this many times the stored size, decode a JPEG at one part in so many of its own). Against decoding all of
@@ -48,14 +48,8 @@ FRACTIONS = ((24, 8), (10, 4), (2, 2))
 # A JPEG that stays as it is needs a grey thumbnail alone. To decode it in grey at one in two takes 0.6 of the time,
 # reads all of its data too, and shows real images no more than 1.1 levels another way in any sixteenth.
 FRACTION_KEPT = 2
-TIFF_BITS, TIFF_DESCRIPTION, TIFF_MAXIMA = 258, 270, (281, 341)
-OME_BITS = re.compile(r'\bSignificantBits="(\d+)"')
 
 Encoding = Literal["jpeg", "png"]
-
-
-class ImageRefusedError(Exception):
-    """Why a file can't be used as an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +87,7 @@ def decode(data: bytes) -> DecodedImage:
         mode = _mode(picture)
         _load(picture, data)
         turn = _orientation(picture)
-        pixels = np.asarray(_upright(_to_rgb(picture), turn))
+        pixels = np.asarray(_upright(to_rgb(picture), turn))
         return DecodedImage(pixels, is_plain(picture, data, mode=mode, orientation=turn))
 
 
@@ -113,7 +107,7 @@ def prepare(data: bytes, *, size_px: int, encoding: Encoding = "jpeg", quality: 
         fraction = _decode_fraction(picture, size_px, kept=kept)
         _load(picture, data)
         turn = _orientation(picture)
-        rgb = picture if kept else _to_rgb(picture)
+        rgb = picture if kept else to_rgb(picture)
         reason = drawn(picture, rgb)
         if reason:
             raise ImageRefusedError(reason)
@@ -137,7 +131,7 @@ def identity(stored: bytes, *, kept: bool, encoding: Encoding, quality: int) -> 
         with _refusing():
             picture = _open(stored)
             _load(picture, stored)
-            stored = _encode(_to_rgb(picture), encoding, quality)
+            stored = _encode(to_rgb(picture), encoding, quality)
     return xxhash.xxh3_128_digest(stored)
 
 
@@ -270,43 +264,3 @@ def _mode(picture: ImageFile.ImageFile) -> str:
     """That of a picture which isn't loaded yet: then Pillow still knows how many bits it will drop."""
     deep = picture.format not in JPEGS and any(DEEP in str(tile.args) for tile in picture.tile)
     return picture.mode + DEEP if deep and DEEP not in picture.mode else picture.mode
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    """8-bit RGB, transparency laid on white as a slide is seen."""
-    if picture.mode == "RGB" and "transparency" not in picture.info:
-        return picture
-    if picture.mode.startswith(("I", "F")):
-        return Image.fromarray(_eight_bits(np.asarray(picture), _bits(picture)), "L").convert("RGB")
-    try:
-        if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-            layer = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", layer.size, (*WHITE, 255)), layer)
-        return picture.convert("RGB")
-    except ValueError as error:
-        raise ImageRefusedError(f"colours can't be converted from mode {picture.mode}: {error}") from error
-
-
-def _bits(picture: Image.Image) -> int:
-    """How many bits of each pixel the camera fills, if a TIFF says so; else 16.
-
-    By the letter a TIFF's maximum is that of its pixels, by which no brightness may be scaled; where it is 4095, it
-    means 12 bits. PNG's sBIT is nothing of the kind: its pixels are scaled to 16 bits already.
-    """
-    tags = getattr(picture, "tag_v2", {})
-    said = OME_BITS.search(str(tags.get(TIFF_DESCRIPTION, "")))
-    bits = {int(said[1]) if said else 0, tags.get(TIFF_BITS, (16,))[0]}
-    maxima = {tags.get(tag, (0,))[0] for tag in TIFF_MAXIMA}
-    return next((fewer for fewer in range(9, 16) if fewer in bits or (1 << fewer) - 1 in maxima), 16)
-
-
-def _eight_bits(values: NDArray[np.generic], bits: int) -> NDArray[np.uint8]:
-    """Grey to 8 bits by the full range of `bits`, never by the range one image happens to use."""
-    if values.dtype.kind == "f":
-        raise ImageRefusedError("floating-point pixels without a known range")
-    wide = values.astype(np.int64)
-    if wide.min() < 0 or wide.max() > 65535:
-        raise ImageRefusedError("more than 16 bits per pixel, or negative ones")
-    top = (1 << bits) - 1
-    top = 65535 if wide.max() > top else top  # then it was said in error
-    return np.asarray((wide * 255 + top // 2) // top, dtype=np.uint8)

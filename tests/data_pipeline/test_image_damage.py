@@ -193,7 +193,7 @@ def test_an_image_that_memory_does_not_hold_is_tried_again_by_the_next_run(monke
     def too_much(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(images, "_to_rgb", too_much)
+    monkeypatch.setattr(images, "to_rgb", too_much)
     assert refused(KINDS["PNG"]).startswith("can't be read")
 
 
