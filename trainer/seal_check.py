@@ -55,17 +55,18 @@ def check_contents(folder: Path, manifest: Manifest, *splits: str, notes: Path |
     seals = [seal for seal in sealed_files(manifest, *splits) if known.get(seal.path) != _note(folder, seal)]
     if not seals:
         return
-    wrong: list[tuple[FileSeal, str]] = []
+    wrong: dict[FileSeal, str] = {}
     last_noted = time.monotonic()
     for hashed in _hashes(folder, seals):
         if hashed.sha256 == hashed.seal.sha256:
             known[hashed.seal.path] = hashed.note
         else:
-            wrong.append((hashed.seal, hashed.sha256))
+            wrong[hashed.seal] = hashed.sha256
         if time.monotonic() - last_noted > NOTE_EVERY_S:
             _write_notes(notes, known)
             last_noted = time.monotonic()
-    _refuse(_what_differs(folder, manifest, seal, found) for seal, found in wrong)
+    # In the order of the manifest, whichever was read first.
+    _refuse(_what_differs(folder, manifest, seal, wrong[seal]) for seal in seals if seal in wrong)
     _write_notes(notes, known)
 
 
