@@ -144,10 +144,12 @@ def test_a_worker_that_came_again_takes_its_own_place(three: Team) -> None:
     chief = three.start(0)
     first = three.hello(1)  # alive for the network, but it answers nothing more: as a lost machine
     again = three.start(1)
+    while first.recv(1000):  # until worker 0 hangs up on it: all others may come only then
+        pass
+    first.close()
     last = three.start(2)
     for worker in (chief, again, last):
         assert worker.lines.get(timeout=60) == "met\n"
-    first.close()
     killed = [chief, again, last]
     assert all(worker.process.poll() is None for worker in killed)
 
