@@ -18,6 +18,12 @@ from typing import BinaryIO
 from data_pipeline.cli import RequestError, invalid_flag
 
 TEMPORARY = ".tmp"
+BUCKET_SCHEME = "gs://"
+
+
+def in_bucket(value: str) -> bool:
+    """Whether a flag names a place in Cloud Storage; `bucket.py` and `transfer.py` work with those."""
+    return value.startswith(BUCKET_SCHEME)
 
 
 def local_path(flag: str, value: str) -> Path:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytest_plugins = ("tests.bucket_server",)
 ROOT = Path(__file__).resolve().parents[1]
 REAL_IMAGES = Path(os.environ.get("CYTOTRAIN_REAL_IMAGES", ROOT.parent / "shared" / "data"))
 COLOURS = {"blue": (70, 80, 200), "green": (60, 180, 80), "red": (200, 70, 60)}
