@@ -8,17 +8,14 @@ Rules: https://kubernetes.io/docs/concepts/security/pod-security-standards/ (bas
 from collections.abc import Iterator
 from typing import Any
 
+from manifests import containers
+
 Spec = dict[str, Any]
 
 VOLUME_TYPES = {
     "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret",
 }  # fmt: skip
 SECCOMP_TYPES = {"RuntimeDefault", "Localhost"}
-
-
-def containers(spec: Spec) -> list[Spec]:
-    """Every container of a pod, those that run first included."""
-    return [*spec.get("initContainers", []), *spec["containers"]]
 
 
 def violations(spec: Spec) -> list[str]:

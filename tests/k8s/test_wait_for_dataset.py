@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from data_pipeline import cli
+from tests.bucket_server import BucketServer
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "k8s" / "base" / "wait_for_dataset.py"
@@ -20,7 +21,7 @@ SOON_S = 60.0
 
 
 @contextmanager
-def _waiting(tfrecords: Path, organ: str, *, limit_s: float = SOON_S) -> Iterator[subprocess.Popen[str]]:
+def _waiting(tfrecords: Path | str, organ: str, *, limit_s: float = SOON_S) -> Iterator[subprocess.Popen[str]]:
     """The process, once it has said its first word."""
     command = [sys.executable, "-u", str(SCRIPT), f"--organ={organ}", f"--tfrecords={tfrecords}"]
     command += [f"--limit_s={limit_s}", "--every_s=0.05"]
@@ -81,3 +82,19 @@ def test_organs_it_cannot_know_are_refused(tmp_path: Path, organ: str) -> None:
         _, errors = process.communicate(timeout=SOON_S)
     assert process.returncode == cli.EXIT_REQUEST
     assert "organ" in errors
+
+
+def test_it_waits_for_a_dataset_in_a_bucket(bucket_server: BucketServer) -> None:
+    with _waiting("gs://lab/tfrecords", "cervix") as process:
+        assert _first_line(process) == "Waiting for gs://lab/tfrecords/cervix/manifest.json"
+        bucket_server.folder("tfrecords").write("cervix/manifest.json", b"{}", generation=0)
+        assert process.wait(SOON_S) == cli.EXIT_DONE
+        assert _first_line(process) == "Sealed: cervix"
+
+
+def test_a_bucket_that_is_not_there_fails_the_job(bucket_server: BucketServer) -> None:
+    with _waiting("gs://nowhere/tfrecords", "cervix") as process:
+        _, errors = process.communicate(timeout=SOON_S)
+    assert process.returncode == cli.EXIT_REQUEST
+    assert "nowhere" in errors
+    assert "To fix it: " in errors
