@@ -10,6 +10,7 @@ A scheduler reads the exit code, so it is part of the contract: `EXIT_REQUEST` i
 import errno
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
@@ -37,6 +38,7 @@ DISK_TROUBLE = {
     errno.ENOTDIR: "move the file out of the way of the folder of its name",
     errno.EEXIST: "move out of the way what has that name",
 }
+MISSING = re.compile(r"flag --\w+=None: Flag --(\w+) must have a value other than None\.")  # as absl says it
 NO_PERMISSION = (errno.EACCES, errno.EPERM)  # trying again won't help
 _stopped: list[int] = []
 
@@ -87,7 +89,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     try:
         return list(flags.FLAGS(list(argv)))
     except flags.Error as error:
-        say(f"{error}\nTo fix it: `{_command(argv)} --help` lists every flag.")
+        _refuse(f"{_in_short(error)}\nTo fix it: `{_command(argv)} --help` lists every flag.")
         sys.exit(EXIT_REQUEST)
     except SystemExit:
         # absl ends --help with 1; help that was asked for is no failure.
@@ -97,11 +99,8 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 def _exit_code(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
     try:
         main(argv)
-    except RequestError as error:
-        say(str(error))
-        return EXIT_REQUEST
-    except flags.Error as error:
-        say(str(error))
+    except (RequestError, flags.Error) as error:
+        _refuse(str(error))
         return EXIT_REQUEST
     except FaultError as error:
         say(str(error))
@@ -142,6 +141,20 @@ def _leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)
+
+
+def _in_short(error: flags.Error) -> str:
+    """The message, with all flags that are missing in one line."""
+    lines = str(error).splitlines()
+    missing = [match[1] for line in lines if (match := MISSING.fullmatch(line))]
+    others = [line for line in lines if not MISSING.fullmatch(line)]
+    return "\n".join([*others, f"Missing: {', '.join(f'--{name}' for name in missing)}."] if missing else others)
+
+
+def _refuse(message: str) -> None:
+    """Say why not. Who gave no argument at all is told first what the program is for and how to call it."""
+    usage = sys.modules["__main__"].__doc__
+    say(message if sys.argv[1:] or not usage else f"{usage.strip()}\n\n{message}")
 
 
 def _command(argv: Sequence[str]) -> str:
