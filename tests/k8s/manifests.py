@@ -77,3 +77,21 @@ def files(manifests: list[Manifest]) -> dict[str, str]:
     """What the pods find in /etc/cytotrain, by file name."""
     (config,) = of_kind(manifests, "ConfigMap")
     return dict(config["data"])
+
+
+def main_container(manifests: list[Manifest], job: str = "train") -> Manifest:
+    """The one container of a Job that does its work."""
+    (container,) = job_specs(manifests)[job]["template"]["spec"]["containers"]
+    return dict(container)
+
+
+def flags_in(manifests: list[Manifest], name: str) -> dict[str, str]:
+    """The flags of a file in /etc/cytotrain, without their dashes."""
+    lines = [line for line in files(manifests)[name].splitlines() if line.startswith("--")]
+    return {key.removeprefix("--"): value for key, _, value in (line.partition("=") for line in lines)}
+
+
+def write_files(manifests: list[Manifest], folder: Path) -> None:
+    """Put what the pods find in /etc/cytotrain into a folder."""
+    for name, text in files(manifests).items():
+        (folder / name).write_text(text, encoding="utf-8")

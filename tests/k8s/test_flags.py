@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from manifests import FOLDERS, K8S, Manifest, containers, files, job_specs, render
+from manifests import FOLDERS, K8S, Manifest, containers, files, job_specs, render, write_files
 
 from data_pipeline import cli
 
@@ -36,18 +36,11 @@ def _parse(container: Manifest, folder: Path, *, index: int = 0) -> subprocess.C
     )
 
 
-def _write(manifests: list[Manifest], folder: Path) -> Path:
-    """What the pods find in /etc/cytotrain."""
-    for name, text in files(manifests).items():
-        (folder / name).write_text(text, encoding="utf-8")
-    return folder
-
-
 @pytest.mark.parametrize("folder", WITH_JOBS)
 @pytest.mark.parametrize("name", ["convert", "train"])
 def test_every_program_accepts_every_flag_it_is_given(kubectl: str, folder: str, name: str, tmp_path: Path) -> None:
     manifests = render(kubectl, folder)
-    _write(manifests, tmp_path)
+    write_files(manifests, tmp_path)
     job = job_specs(manifests)[name]
     for container in containers(job["template"]["spec"]):
         for index in range(job.get("completions", 1) if INDEX in str(container["args"]) else 1):
@@ -62,7 +55,7 @@ def test_every_program_accepts_every_flag_it_is_given(kubectl: str, folder: str,
 def test_a_wrong_line_is_refused_with_the_code_that_stops_retries(
     base: list[Manifest], tmp_path: Path, name: str, line: str
 ) -> None:
-    _write(base, tmp_path)
+    write_files(base, tmp_path)
     with (tmp_path / "both.flags").open("a", encoding="utf-8") as file:
         file.write(f"{line}\n")
     (container,) = job_specs(base)[name]["template"]["spec"]["containers"]
