@@ -31,6 +31,7 @@ from data_pipeline.storage import BUCKET_SCHEME
 
 CONNECTIONS = 32
 TIMEOUT_S = (10.0, 60.0)  # to connect, and between two pieces of an answer
+PAGE = 1000  # objects in one answer of a listing: the most there can be
 FIELDS = "items(name,size,crc32c,generation),nextPageToken"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
@@ -46,6 +47,13 @@ class Blob:
     name: str
     size: int
     crc32c: str
+    generation: int
+
+
+@dataclass
+class _Place:
+    """Which generation of an object a write is to replace."""
+
     generation: int
 
 
@@ -78,31 +86,33 @@ class BucketFolder:
         An object called like a folder (`name/`), as consoles make them, is none.
         """
 
-        def ask() -> list[Blob]:
-            found = self._client().list_blobs(
-                self.bucket, prefix=self.prefix + prefix, fields=FIELDS, timeout=TIMEOUT_S, retry=None
-            )
-            return [self._blob(one) for one in found if not one.name.endswith("/")]
-
-        return sorted(retrying(ask, url=str(self)), key=lambda blob: blob.name)
+        found = (one for page in self._pages(self.prefix + prefix, fields=FIELDS) for one in page)
+        return sorted((self._blob(one) for one in found if not one.name.endswith("/")), key=lambda blob: blob.name)
 
     def folders(self) -> list[str]:
         """The names of the folders directly below."""
+        names: set[str] = set()
+        for page in self._pages(self.prefix, delimiter="/", fields="prefixes,nextPageToken"):
+            names.update(page.prefixes)
+        return sorted(name.removeprefix(self.prefix).removesuffix("/") for name in names)
 
-        def ask() -> list[str]:
-            found = self._client().list_blobs(
-                self.bucket,
-                prefix=self.prefix,
-                delimiter="/",
-                fields="prefixes,nextPageToken",
-                timeout=TIMEOUT_S,
-                retry=None,
-            )
-            for _ in found.pages:  # prefixes are known only once all pages have been asked for
-                pass
-            return [name.removeprefix(self.prefix).rstrip("/") for name in found.prefixes]
+    def _pages(self, prefix: str, **how: Any) -> Iterator[Any]:
+        """The pages of a listing, each asked for again by itself: of a million objects there are a thousand."""
+        token: str | None = None
+        while True:
 
-        return sorted(retrying(ask, url=str(self)))
+            def ask(token: str | None = token) -> tuple[Any, str | None]:
+                found = self._client().list_blobs(
+                    self.bucket, prefix=prefix, page_size=PAGE, page_token=token, timeout=TIMEOUT_S, retry=None, **how
+                )
+                page = next(found.pages)
+                page.prefixes = found.prefixes
+                return page, found.next_page_token
+
+            page, token = retrying(ask, url=str(self))
+            yield page
+            if not token:
+                return
 
     def find(self, name: str) -> Blob | None:
         """The object of this name; None if there is none. Raises `RequestError` if there isn't even the bucket."""
@@ -172,10 +182,12 @@ class BucketFolder:
                 return there
             generation = there.generation if there else 0
 
+        place = _Place(generation)
+
         def ask() -> Blob:
             target = self._client().bucket(self.bucket).blob(self.prefix + name)
             target.crc32c = crc32c  # the service refuses what arrives otherwise
-            how: dict[str, Any] = {"if_generation_match": generation, "checksum": None, "retry": None}
+            how: dict[str, Any] = {"if_generation_match": place.generation, "checksum": None, "retry": None}
             try:
                 if isinstance(data, bytes):
                     target.upload_from_string(data, content_type=_type(name), timeout=TIMEOUT_S, **how)
@@ -190,21 +202,31 @@ class BucketFolder:
                     f"{url} was written by somebody else meanwhile. To fix it: let only one process write there."
                 ) from None
             if target.crc32c != crc32c:
+                self._delete(name, generation=int(target.generation))
+                place.generation = 0
                 raise TruncatedError(f"what arrived at {url} isn't what was sent")
             return self._blob(target)
 
         return retrying(ask, url=url)
 
-    def delete(self, names: Iterable[str]) -> None:
-        """Remove objects; those that aren't there are no error."""
-        for name in names:
-            retrying(functools.partial(self._delete, name), url=f"{self}/{name}")
+    def delete(self, names: Iterable[str], *, generation: int | None = None) -> None:
+        """Remove objects; those that aren't there are no error.
 
-    def _delete(self, name: str) -> None:
+        With `generation` only that one. Raises `ConflictError` if there is another by now.
+        """
+        for name in names:
+            retrying(functools.partial(self._delete, name, generation=generation), url=f"{self}/{name}")
+
+    def _delete(self, name: str, *, generation: int | None) -> None:
+        target = self._client().bucket(self.bucket).blob(self.prefix + name)
         try:
-            self._client().bucket(self.bucket).blob(self.prefix + name).delete(timeout=TIMEOUT_S, retry=None)
+            target.delete(if_generation_match=generation, timeout=TIMEOUT_S, retry=None)
         except NotFound:
             self._first()
+        except PreconditionFailed as error:
+            raise ConflictError(
+                f"{self}/{name} was replaced by somebody else meanwhile. To fix it: let only one process write there."
+            ) from error
 
     def _first(self) -> Iterator[Any]:
         """Ask for one object: an error if the bucket isn't there."""

@@ -28,6 +28,8 @@ PATIENCE_S = 300.0
 PATIENCE_VARIABLE = "CYTOTRAIN_STORAGE_PATIENCE_S"
 AGAIN = (408, 425, 429, 500, 502, 503, 504)
 BUSY = 429
+# In the first seconds of a pod on GKE nobody may answer who it is: what looks like no credentials at all may pass.
+IN_KUBERNETES, IDENTITY_PATIENCE_S = "KUBERNETES_SERVICE_HOST", 60.0
 CREDENTIALS = (
     "give this process an identity: `gcloud auth application-default login` on a workstation, "
     "GOOGLE_APPLICATION_CREDENTIALS elsewhere, Workload Identity on GKE"
@@ -48,6 +50,7 @@ NETWORK = (
     TimeoutError,
     DataCorruption,
     TruncatedError,
+    auth.TransportError,
 )
 
 
@@ -65,6 +68,8 @@ def retrying(call: Callable[[], Result], *, url: str, patience_s: float | None =
             if not may_pass(error):
                 raise _explained(error, url) from error
             lasted_s = time.monotonic() - began
+            if isinstance(error, auth.GoogleAuthError):
+                limit_s = min(limit_s, IDENTITY_PATIENCE_S)
             if lasted_s >= limit_s:
                 raise _gave_up(error, url, lasted_s) from error
         time.sleep(min(random.uniform(pause_s / 2, pause_s), max(limit_s - lasted_s, 0.0)))
@@ -73,11 +78,13 @@ def retrying(call: Callable[[], Result], *, url: str, patience_s: float | None =
 
 def may_pass(error: BaseException) -> bool:
     """Whether the same call may work out a moment later."""
-    if isinstance(error, auth.RefreshError | auth.TransportError):
-        return bool(getattr(error, "retryable", False)) or isinstance(error, auth.TransportError)
+    if isinstance(error, auth.RefreshError):
+        return bool(error.retryable) or isinstance(error.__cause__, auth.TransportError)
+    if isinstance(error, auth.DefaultCredentialsError):
+        return bool(os.environ.get(IN_KUBERNETES)) and not os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
     if isinstance(error, NETWORK):
         return True
-    return _status(error) in AGAIN
+    return _status(error) in AGAIN or (_status(error) == 400 and "crc32c" in _said(error).lower())
 
 
 def _status(error: BaseException) -> int:
@@ -109,6 +116,11 @@ def _explained(error: Exception, url: str) -> Exception:
 
 
 def _gave_up(error: Exception, url: str, lasted_s: float) -> FaultError:
+    if isinstance(error, auth.GoogleAuthError):
+        return FaultError(
+            f"Nobody has said for {lasted_s:.0f} s who asks for {url}: {_said(error)}. To fix it: {CREDENTIALS}; then "
+            "run it again."
+        )
     told = f"{url} could not be reached for {lasted_s:.0f} s: {_said(error)}."
     if _status(error) == BUSY:
         fix = "have the quota of the project or the bucket raised, or run fewer processes"
@@ -116,5 +128,5 @@ def _gave_up(error: Exception, url: str, lasted_s: float) -> FaultError:
     return FaultError(f"{told} To fix it: look at the network and status.cloud.google.com, then run it again.")
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return " ".join(str(getattr(error, "message", None) or error).split())[:300]

@@ -89,18 +89,32 @@ def _each(
     title: str,
     threads: int,
 ) -> list[Result]:
-    """`work` on all items in threads; the first error ends it all, without beginning what hasn't begun."""
+    """`work` on all items in threads; the first error ends it all, without beginning what hasn't begun.
+
+    Being told to stop means now: threads that wait for an answer aren't waited for, since the process is about to end.
+    """
     seconds_between = 0.1 if sys.stderr.isatty() else 10.0
     bar = tqdm(
         total=sum(sizes), desc=f"{title:>8}", unit="B", unit_scale=True, mininterval=seconds_between, disable=not title
     )
     pool = ThreadPoolExecutor(max(1, min(threads, len(sizes))), thread_name_prefix="transfer")
+    stopped = False
+
+    def moved(count: int) -> None:
+        if stopped:  # what is still under way would go on for as long as it takes
+            raise FaultError("The transfer of another file has failed. To fix it: run the same command again.")
+        bar.update(count)
+
     with bar:
-        futures = [pool.submit(work, item, bar.update) for item in items]
+        futures = [pool.submit(work, item, moved) for item in items]
         try:
             return [future.result() for future in futures]
+        except BaseException as error:
+            stopped = True
+            pool.shutdown(wait=isinstance(error, Exception), cancel_futures=True)
+            raise
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False)
 
 
 def _fetch(folder: BucketFolder, blob: Blob, path: Path, moved: Callable[[int], object]) -> None:

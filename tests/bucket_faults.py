@@ -19,7 +19,7 @@ process is one) and `.front`. Processes get `**faulty_bucket.server.env`. Faults
 * `flip`: a bit of what is downloaded is another one, with the length right; `flip sent`: of what is uploaded
 * `hang`: no answer until `front.release()` is called; the emulator isn't asked
 
-`front.latency_s` delays every answer. The log is appended to when an answer has been sent or given up.
+`front.latency_s` delays every answer. A request is in the log as soon as it has come.
 """
 
 import http.client
@@ -38,6 +38,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 SLOW_S = 0.3
 SLOW_PIECES = 20
+PIECE_BYTES = 1 << 16
 EVERY_FAULT = ("reset before", "reset after", "429", "429 wait", "503", "slow", "cut", "short", "flip")
 HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "host", "date", "server"})
 
@@ -132,6 +133,7 @@ class FaultyFront:
             self._count += 1
             seen.number = self._count
             seen.fault = self.rule(seen)
+            self.log.append(seen)
 
     def media_bytes(self) -> int:
         """How much of objects' contents has been sent."""
@@ -163,10 +165,7 @@ def _handler(front: FaultyFront) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             seen = Seen(0, self.command, urllib.parse.unquote(self.path), len(body))
             front.decide(seen)
-            try:
-                self._do(seen, body)
-            finally:
-                front.log.append(seen)
+            self._do(seen, body)
 
         do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_PATCH = _answer  # noqa: N815
 
@@ -194,7 +193,12 @@ def _handler(front: FaultyFront) -> type[BaseHTTPRequestHandler]:
             back.request(self.command, self.path, body if body or self.command in ("POST", "PUT") else None, headers)
             answer = back.getresponse()
             data = answer.read()
-            kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP_BY_HOP]
+            # A session of an upload has an address, which must lead here again.
+            kept = [
+                (name, value.replace(front.back, front.url))
+                for name, value in answer.getheaders()
+                if name.lower() not in HOP_BY_HOP
+            ]
             back.close()
             return answer.status, kept, data
 
@@ -226,9 +230,10 @@ def _handler(front: FaultyFront) -> type[BaseHTTPRequestHandler]:
                 self._write(seen, data[start : start + step])
 
         def _write(self, seen: Seen, data: bytes) -> None:
-            self.wfile.write(data)
-            self.wfile.flush()
-            seen.sent += len(data)
+            for start in range(0, len(data), PIECE_BYTES):
+                piece = data[start : start + PIECE_BYTES]
+                seen.sent += len(piece)
+                self.wfile.write(piece)
 
         def _reset(self) -> None:
             self.close_connection = True

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline import retrying
+from data_pipeline import bucket, retrying
 from data_pipeline.transfer import download, upload
-from tests.bucket_faults import EVERY_FAULT, listed, matching, seeded
+from tests.bucket_faults import EVERY_FAULT, matching, seeded
 from tests.bucket_server import FaultyBucket
 
 
@@ -47,15 +47,49 @@ def test_files_arrive_whole_through_faults_of_every_kind(faulty_bucket: FaultyBu
     assert len(set(front.hit())) > 6
 
 
-@pytest.mark.parametrize("fault", ["reset before", "reset after", "503", "flip sent"])
-@pytest.mark.parametrize("request_number", [2, 3])
+@pytest.mark.parametrize(
+    ("method", "fault"),
+    [
+        ("POST", "reset after"),
+        ("POST", "503"),
+        ("PUT", "reset before"),
+        ("PUT", "reset after"),
+        ("PUT", "503"),
+        ("PUT", "429 wait"),
+        ("PUT", "flip sent"),
+    ],
+)
 def test_a_large_upload_that_is_interrupted_ends_right(
-    faulty_bucket: FaultyBucket, tmp_path: Path, fault: str, request_number: int
+    faulty_bucket: FaultyBucket, tmp_path: Path, method: str, fault: str
 ) -> None:
     folder, front = faulty_bucket.server.folder("a"), faulty_bucket.front
     large = tmp_path / "large"
     large.write_bytes(random.Random(1).randbytes(9 << 20))
-    front.rule = listed({request_number: fault})
+    front.rule = matching(method, "resumable" if method == "POST" else "", fault)
     blob = folder.write("large", large, generation=0)
     assert folder.read(blob) == large.read_bytes()
     assert front.hit() == [fault]
+
+
+def test_what_arrived_damaged_is_sent_again_in_place_of_the_damage(faulty_bucket: FaultyBucket) -> None:
+    folder, front = faulty_bucket.server.folder("a"), faulty_bucket.front
+    for generation in (0, None):
+        front.rule = matching("POST", "multipart", "flip sent", times=2)
+        data = random.Random(generation).randbytes(1000)
+        folder.write("small", data, generation=generation)
+        assert folder.read("small") == data
+    assert front.hit() == 4 * ["flip sent"]
+
+
+def test_a_listing_that_fails_on_a_page_goes_on_with_that_page(
+    faulty_bucket: FaultyBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, front = faulty_bucket.server.folder("a"), faulty_bucket.front
+    for number in range(5):
+        folder.write(f"{number}/x", b"")
+    monkeypatch.setattr(bucket, "PAGE", 2)
+    began = len(front.log)
+    front.rule = matching("GET", "pageToken=", "reset after", times=2)
+    assert [blob.name for blob in folder.files()] == [f"{number}/x" for number in range(5)]
+    assert folder.folders() == [str(number) for number in range(5)]
+    assert sum("pageToken" not in seen.address for seen in front.log[began:]) == 2
