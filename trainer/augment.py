@@ -1,44 +1,79 @@
-"""Augmentation of training images: one fused affine warp and a change of brightness, for a whole batch. Stateless.
+"""Augmentation of training images: one fused affine warp, then changes of pixels, for a whole batch. Stateless.
 
-    draws = draw(Augmentation(), seed=0, epoch=3, indices=indices)        # NumPy, [batch, DRAWS]
-    images = warp(pixels, draws.matrices(size), draws.brightness)         # TensorFlow, compiled by XLA
+    how = Augmentation(stain=0.05)
+    draws = draw(how, seed=0, epoch=3, indices=indices)                   # NumPy, a row an image
+    images = make_augment(how)(pixels, draws.packed(size))                # TensorFlow, compiled by XLA
 
-The parameters are those of the seed notebooks' `ImageDataGenerator`: rotation, shifts, zoom per axis, both flips,
-brightness, nearest fill. Composition and centre follow Keras's `apply_affine_transform` with order 1, of which the
-warp is the batched equal. Unlike Keras, brightness multiplies the pixel's own range instead of one stretched to the
-image's extremes, and each image is interpolated once, however many changes it gets.
+The parameters that are on by default are those of the seed notebooks' `ImageDataGenerator`: rotation, shifts, zoom per
+axis, both flips, brightness, nearest fill. Composition and centre follow Keras's `apply_affine_transform` with order 1,
+of which the warp is the batched equal. Unlike Keras, brightness multiplies the pixel's own range instead of one
+stretched to the image's extremes, and each image is interpolated once, however many changes it gets. The others are
+off by default; `pixel_changes.py` says what each does and where it is from.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from trainer.pixel_changes import blurred, cut_out, stain_maps, stained
 from trainer.randomness import uniform
 
-_PARAMETERS = 8
+# Numbers drawn for an image. New ones go to the end: those before stay what they were.
+_DRAWN = 18
+PACKED = 24  # columns of `Draws.packed`
+_QUARTER_COS, _QUARTER_SIN = np.array([1.0, 0.0, -1.0, 0.0]), np.array([0.0, 1.0, 0.0, -1.0])
+_WIDEST_ZOOM = (0.1, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """How far each change may go. `Augmentation.none()` changes nothing."""
+    """How far each change may go. `Augmentation.none()` changes nothing.
+
+    `shift` and `cutout` are shares of the image's side, `stain` of the stains' strength, `blur_px` is the largest σ.
+    """
 
     rotation_degrees: float = 30.0
     shift: float = 0.15
     zoom: tuple[float, float] = (0.8, 1.2)
     flips: bool = True
     brightness: tuple[float, float] = (0.5, 1.5)
+    quarter_turns: bool = False
+    stain: float = 0.0
+    blur_px: float = 0.0
+    cutout: float = 0.0
 
     @classmethod
     def none(cls) -> "Augmentation":
         return cls(rotation_degrees=0.0, shift=0.0, zoom=(1.0, 1.0), flips=False, brightness=(1.0, 1.0))
 
+    def scaled(self, strength: float) -> "Augmentation":
+        """Every range `strength` times as wide, by one number for all of them as in RandAugment (Cubuk et al. 2020).
+
+        1 changes nothing, 0 leaves flips and quarter turns alone, which have no range.
+        """
+        low, high = _WIDEST_ZOOM
+        return replace(
+            self,
+            rotation_degrees=min(self.rotation_degrees * strength, 180.0),
+            shift=min(self.shift * strength, 1.0),
+            zoom=(max(1 + (self.zoom[0] - 1) * strength, low), min(1 + (self.zoom[1] - 1) * strength, high)),
+            brightness=(max(1 + (self.brightness[0] - 1) * strength, 0.0), 1 + (self.brightness[1] - 1) * strength),
+            stain=min(self.stain * strength, 1.0),
+            blur_px=self.blur_px * strength,
+            cutout=min(self.cutout * strength, 1.0),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """What happens to each image of a batch; every field is `[batch]`."""
+    """What happens to each image of a batch; every field is `[batch]`, or `[batch, …]` where it says so.
+
+    `stain_factor` and `stain_offset` are `[batch, 3]`, `cut_centre` is `[batch, 2]`: (x, y) as shares of the side.
+    """
 
     theta_radians: NDArray[np.float64]
     shift_x: NDArray[np.float64]
@@ -48,17 +83,36 @@ class Draws:
     flip_x: NDArray[np.bool_]
     flip_y: NDArray[np.bool_]
     brightness: NDArray[np.float32]
+    quarter_turns: NDArray[np.int64]
+    stain_factor: NDArray[np.float64]
+    stain_offset: NDArray[np.float64]
+    blur_px: NDArray[np.float64]
+    cut_centre: NDArray[np.float64]
+    cut_side: float
+
+    def packed(self, size_px: int) -> NDArray[np.float32]:
+        """`[batch, PACKED]`, what `make_augment` takes: matrix 6, brightness 1, stain 12, blur 1, cut-out box 4."""
+        map_, offset = stain_maps(self.stain_factor, self.stain_offset)
+        batch = len(self.brightness)
+        half = self.cut_side * size_px / 2
+        centre = self.cut_centre * size_px
+        columns = [self.matrices(size_px), self.brightness[:, None], map_.reshape(batch, 9), offset]
+        columns += [self.blur_px[:, None], centre - half, centre + half]
+        return np.concatenate(columns, axis=1).astype(np.float32)
 
     def matrices(self, size_px: int) -> NDArray[np.float32]:
         """`[batch, 6]`: (a, b, c, d, e, f) with source x = a·x + b·y + c and y = d·x + e·y + f, in pixels.
 
-        rotation · shift · zoom about the centre (size/2 − 0.5), as Keras composes them, then the flips.
+        rotation · shift · zoom about the centre (size/2 − 0.5), as Keras composes them, then flips and quarter turns.
         """
         cos, sin = np.cos(self.theta_radians), np.sin(self.theta_radians)
         sign_x, sign_y = np.where(self.flip_x, -1.0, 1.0), np.where(self.flip_y, -1.0, 1.0)
         centre = size_px / 2 - 0.5
         a, b = cos * self.zoom_x * sign_x, -sin * self.zoom_y * sign_y
         d, e = sin * self.zoom_x * sign_x, cos * self.zoom_y * sign_y
+        turn_cos, turn_sin = _QUARTER_COS[self.quarter_turns], _QUARTER_SIN[self.quarter_turns]
+        a, b = a * turn_cos + b * turn_sin, b * turn_cos - a * turn_sin
+        d, e = d * turn_cos + e * turn_sin, e * turn_cos - d * turn_sin
         move_x, move_y = self.shift_x * size_px, self.shift_y * size_px
         c = cos * move_x - sin * move_y + centre - (a + b) * centre
         f = sin * move_x + cos * move_y + centre - (d + e) * centre
@@ -67,7 +121,7 @@ class Draws:
 
 def draw(how: Augmentation, *, seed: int, epoch: int, indices: NDArray[np.int64]) -> Draws:
     """The changes to the records `indices` in `epoch`: a function of (seed, epoch, index) alone."""
-    u = uniform(seed, epoch, indices, draws=_PARAMETERS).T
+    u = uniform(seed, epoch, indices, draws=_DRAWN).T
     zoom_low, zoom_high = how.zoom
     dark, bright = how.brightness
     return Draws(
@@ -79,7 +133,36 @@ def draw(how: Augmentation, *, seed: int, epoch: int, indices: NDArray[np.int64]
         flip_x=(u[5] < 0.5) & how.flips,
         flip_y=(u[6] < 0.5) & how.flips,
         brightness=(dark + (bright - dark) * u[7]).astype(np.float32),
+        quarter_turns=np.floor(4 * u[8]).astype(np.int64) * how.quarter_turns,
+        stain_factor=1 + how.stain * (2 * u[9:12].T - 1),
+        stain_offset=how.stain * (2 * u[12:15].T - 1),
+        blur_px=how.blur_px * u[15],
+        cut_centre=u[16:18].T,
+        cut_side=how.cutout,
     )
+
+
+def make_augment(how: Augmentation) -> Callable[[Any, Any], Any]:
+    """A function that does what `how` asks for: (images, parameters) → float32 in [0, 1].
+
+    It takes `[batch, size, size, 3]` uint8, or float32 in [0, 255], and `Draws.packed`, and gives images of that shape.
+    Light comes after the stains: both are seen through it.
+    """
+
+    def augment(images: Any, parameters: Any) -> Any:
+        matrices, brightness = parameters[:, :6], parameters[:, 6]
+        if not (how.blur_px or how.stain):
+            pixels = warp(images, matrices, brightness)
+        else:
+            pixels = _sampled_alone(images, matrices)
+            if how.blur_px:
+                pixels = blurred(pixels, parameters[:, 19], largest_px=how.blur_px)
+            if how.stain:
+                pixels = stained(pixels, parameters[:, 7:16], parameters[:, 16:19])
+            pixels = _lit(pixels, brightness)
+        return cut_out(pixels, parameters[:, 20:24]) if how.cutout else pixels
+
+    return augment
 
 
 @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
@@ -94,6 +177,21 @@ def warp(images: Any, matrices: Any, brightness: Any) -> Any:
     Returns:
         `[batch, size, size, 3] float32` in [0, 1].
     """
+    return _lit(_sampled(images, matrices), brightness)
+
+
+@tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
+def _sampled_alone(images: Any, matrices: Any) -> Any:
+    return _sampled(images, matrices)
+
+
+def _lit(pixels: Any, brightness: Any) -> Any:
+    """From [0, 255] to [0, 1], times the factor."""
+    return tf.minimum(pixels * (brightness / 255.0)[:, None, None, None], 1.0)
+
+
+def _sampled(images: Any, matrices: Any) -> Any:
+    """The images at the source points of their matrices, in [0, 255]."""
     batch, size = images.shape[0], images.shape[1]
     a, b, c, d, e, f = (matrices[:, i, None, None] for i in range(6))
     y, x = tf.meshgrid(tf.range(size, dtype=tf.float32), tf.range(size, dtype=tf.float32), indexing="ij")
@@ -113,5 +211,4 @@ def warp(images: Any, matrices: Any, brightness: Any) -> Any:
 
     above = pixel(row, column) * (1 - to_right) + pixel(row, next_column) * to_right
     below = pixel(next_row, column) * (1 - to_right) + pixel(next_row, next_column) * to_right
-    mixed = above * (1 - to_bottom) + below * to_bottom
-    return tf.minimum(mixed * (brightness / 255.0)[:, None, None, None], 1.0)
+    return above * (1 - to_bottom) + below * to_bottom

@@ -9,23 +9,24 @@ and step, as `tf.distribute` takes them.
 
 Elements are dicts of `image [n, size, size, 3] float32` in [0, 1], `label [n] int64`, `index [n] int64` (the record's
 number in its split) and `weight [n] float32`: a record's share of the step's mean, so that summing weighted losses over
-all replicas gives the mean over the global batch.
+all replicas gives the mean over the global batch. Where images are mixed, `partner_label [n] int64` is that of the
+other image and `share [n] float32` the weight of `label` against it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from trainer.augment import Augmentation, draw, warp
+from trainer.augment import PACKED, Augmentation, draw, make_augment
+from trainer.mixing import MIX_PACKED, Mixing, draw_mix, mixed
 from trainer.order import TrainOrder, spread
 from trainer.records import RecordReader
 
 FEATURES = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
-MATRIX_SIZE = 6
 
 Indices = NDArray[np.int64]
 
@@ -55,6 +56,7 @@ class TrainInput:
     image_size: int
     augmentation: Augmentation
     seed: int
+    mixing: Mixing = field(default_factory=Mixing)
 
 
 def train_batches(
@@ -63,21 +65,37 @@ def train_batches(
     """The batches of global steps `start_step` to `stop_step - 1`."""
     per_replica = layout.per_replica(min(order.batch_size, order.records))
 
+    mixing, augment = how.mixing, make_augment(how.augmentation)
+
     def load(step: int, replica: int) -> tuple[Any, ...]:
         epoch, batch = order.batch(start_step + step)
         indices = spread(batch, replicas=layout.replicas, per_replica=per_replica)[replica]
-        draws = draw(how.augmentation, seed=how.seed, epoch=epoch, indices=indices)
         weight = (indices >= 0) / np.float32(len(batch))
-        return *_examples(reader, indices), weight, draws.matrices(how.image_size), draws.brightness
+        extra = []
+        if mixing.on:  # the partners follow as further rows
+            mix = draw_mix(
+                mixing, seed=how.seed, epoch=epoch, indices=indices, records=order.records, size_px=how.image_size
+            )
+            indices, weight = np.concatenate([indices, mix.partners]), np.concatenate([weight, np.zeros_like(weight)])
+            extra = [np.concatenate([mix.packed()] * 2)]
+        draws = draw(how.augmentation, seed=how.seed, epoch=epoch, indices=indices)
+        return *_examples(reader, indices), weight, np.concatenate([draws.packed(how.image_size), *extra], axis=1)
 
-    def finish(examples: dict[str, Any], matrices: Any, brightness: Any) -> dict[str, Any]:
-        return examples | {"image": warp(examples["image"], matrices, brightness)}
+    def finish(examples: dict[str, Any], parameters: Any) -> dict[str, Any]:
+        examples = examples | {"image": augment(examples["image"], parameters[:, :PACKED])}
+        if not mixing.on:
+            return examples
+        own = {name: values[:per_replica] for name, values in examples.items()}
+        mix = parameters[:per_replica, PACKED:]
+        image = mixed(own["image"], examples["image"][per_replica:], mix)
+        return own | {"image": image, "partner_label": examples["label"][per_replica:], "share": mix[:, -1]}
 
     dataset = _decoded(
         load,
         steps=stop_step - start_step,
         layout=layout,
-        per_replica=per_replica,
+        rows=per_replica * (2 if mixing.on else 1),
+        columns=PACKED + (MIX_PACKED if mixing.on else 0),
         stored_size=reader.image_size,
         image_size=how.image_size,
     )
@@ -88,21 +106,22 @@ def evaluation_batches(reader: RecordReader, *, batch_size: int, image_size: int
     """Every record once, in order, as it is stored; `weight` is 1 for a record and 0 for padding."""
     per_replica = layout.per_replica(min(batch_size, len(reader)))
     step_size = per_replica * layout.replicas
-    nothing = np.zeros([per_replica, MATRIX_SIZE], np.float32), np.zeros([per_replica], np.float32)
+    nothing = np.zeros([per_replica, 1], np.float32)  # without a column, `numpy_function` ends the process
 
     def load(step: int, replica: int) -> tuple[Any, ...]:
         batch = np.arange(step * step_size, min((step + 1) * step_size, len(reader)), dtype=np.int64)
         indices = spread(batch, replicas=layout.replicas, per_replica=per_replica)[replica]
-        return *_examples(reader, indices), (indices >= 0).astype(np.float32), *nothing
+        return *_examples(reader, indices), (indices >= 0).astype(np.float32), nothing
 
-    def finish(examples: dict[str, Any], matrices: Any, brightness: Any) -> dict[str, Any]:
+    def finish(examples: dict[str, Any], parameters: Any) -> dict[str, Any]:
         return examples | {"image": to_unit_range(examples["image"])}
 
     dataset = _decoded(
         load,
         steps=-(-len(reader) // step_size),
         layout=layout,
-        per_replica=per_replica,
+        rows=per_replica,
+        columns=1,
         stored_size=reader.image_size,
         image_size=image_size,
     )
@@ -160,31 +179,32 @@ def _decoded(
     *,
     steps: int,
     layout: Layout,
-    per_replica: int,
+    rows: int,
+    columns: int,
     stored_size: int,
     image_size: int,
 ) -> tf.data.Dataset:
-    """(examples, matrices, brightness) for each step and local replica, images decoded but not finished."""
+    """(examples, parameters `[rows, columns]`) for each step and local replica, images decoded but not finished."""
 
     def fetch(number: Any) -> tuple[Any, ...]:
         step, local = number // layout.local, number % layout.local
         # Stateless, or op determinism would make tf.data run one call after another.
-        types = [tf.string, tf.int64, tf.float32, tf.float32, tf.float32]
+        types = [tf.string, tf.int64, tf.float32, tf.float32]
         parts = tf.numpy_function(_load_ints(load), [step, layout.first + local], types, stateful=False)
-        for part, shape in zip(parts, ([], [], [], [MATRIX_SIZE], []), strict=True):
-            part.set_shape([per_replica, *shape])
-        serialised, index, weight, matrices, brightness = parts
+        for part, shape in zip(parts, ([], [], [], [columns]), strict=True):
+            part.set_shape([rows, *shape])
+        serialised, index, weight, parameters = parts
         examples = tf.io.parse_example(serialised, FEATURES) | {"index": index, "weight": weight}
-        return examples, matrices, brightness
+        return examples, parameters
 
-    def decode(examples: dict[str, Any], matrices: Any, brightness: Any) -> tuple[Any, ...]:
+    def decode(examples: dict[str, Any], parameters: Any) -> tuple[Any, ...]:
         image = decode_stored(examples["image"], stored_size=stored_size, image_size=image_size)
-        return examples | {"image": image}, matrices, brightness
+        return examples | {"image": image}, parameters
 
     dataset = tf.data.Dataset.range(steps * layout.local).map(fetch, num_parallel_calls=2)
     # Decoding one image at a time spreads a batch over all cores; batching again costs less than it saves.
     dataset = dataset.unbatch().map(decode, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.batch(per_replica, drop_remainder=True)
+    return dataset.batch(rows, drop_remainder=True)
 
 
 def _load_ints(load: Callable[[int, int], tuple[Any, ...]]) -> Callable[[Any, Any], tuple[Any, ...]]:

@@ -116,7 +116,7 @@ def make_train_step(
     def on_replica(batch: dict[str, Any], stop: Any) -> Any:
         with tf.GradientTape() as tape:
             logits = network(batch["image"], training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label"], logits)
+            losses = losses_of(batch, logits)
             # Weights sum to one over all replicas, so the summed gradients are those of the global batch's mean.
             loss = tf.reduce_sum(losses * batch["weight"])
         gradients = tape.gradient(loss, model.trainable_variables)
@@ -132,6 +132,15 @@ def make_train_step(
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(on_replica, args=(batch, stop)), axis=None)
 
     return step  # type: ignore[no-any-return]
+
+
+def losses_of(batch: dict[str, Any], logits: Any) -> Any:
+    """The cross-entropy of each record; of two labels that share an image, each in its share."""
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label"], logits)
+    if "share" not in batch:
+        return losses
+    others = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["partner_label"], logits)
+    return batch["share"] * losses + (1.0 - batch["share"]) * others
 
 
 def _all_finite(variables: list[Any]) -> Any:

@@ -23,9 +23,12 @@ def hash64(*parts: int | NDArray[np.int64]) -> NDArray[np.uint64]:
     return state
 
 
-def uniform(seed: int, epoch: int, indices: NDArray[np.int64], *, draws: int) -> NDArray[np.float64]:
-    """`[len(indices), draws]` numbers in [0, 1): row i depends on (seed, epoch, indices[i]) alone."""
-    bits = hash64(seed, epoch, indices[:, None], np.arange(draws, dtype=np.int64)[None, :])
+def uniform(
+    seed: int, epoch: int, indices: NDArray[np.int64], *, draws: int, stream: int | None = None
+) -> NDArray[np.float64]:
+    """`[len(indices), draws]` numbers in [0, 1): row i depends on (seed, epoch, indices[i]) and `stream` alone."""
+    key = (seed, epoch) if stream is None else (stream, seed, epoch)
+    bits = hash64(*key, indices[:, None], np.arange(draws, dtype=np.int64)[None, :])
     return (bits >> np.uint64(64 - _MANTISSA_BITS)) / float(1 << _MANTISSA_BITS)
 
 

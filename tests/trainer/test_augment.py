@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from scipy.stats import ks_2samp
 
 from trainer.augment import Augmentation, draw, warp
 
@@ -25,8 +27,8 @@ def keras_affine(image: np.ndarray, draws, i: int) -> np.ndarray:
     out = apply_affine_transform(
         image.astype(np.float32),
         theta=np.rad2deg(draws.theta_radians[i]),
-        tx=draws.shift_x[i] * SIZE,
-        ty=draws.shift_y[i] * SIZE,
+        tx=draws.shift_x[i] * len(image),
+        ty=draws.shift_y[i] * len(image),
         zx=draws.zoom_x[i],
         zy=draws.zoom_y[i],
         row_axis=0,
@@ -46,6 +48,42 @@ def test_the_warp_is_keras_affine_transform() -> None:
     ours = warp(images, draws.matrices(SIZE), tf.ones(24)).numpy()
     for i in range(24):
         assert np.abs(ours[i] - keras_affine(images[i], draws, i) / 255).max() < 1 / 255
+
+
+def test_the_warp_is_keras_affine_transform_on_real_images(real_images) -> None:
+    files = [next(iter(sorted(folder.glob("*.*")))) for folder in sorted(real_images.glob("*/*")) if folder.is_dir()]
+    images = np.stack([np.asarray(Image.open(file).convert("RGB").resize((SIZE * 2, SIZE * 2))) for file in files])
+    draws = draw(Augmentation(), seed=7, epoch=0, indices=np.arange(len(files)))
+    ours = warp(images, draws.matrices(SIZE * 2), tf.ones(len(files))).numpy()
+    for i in range(len(files)):
+        assert np.abs(ours[i] - keras_affine(images[i], draws, i) / 255).max() < 1 / 255
+
+
+def test_parameters_are_distributed_as_those_of_image_data_generator() -> None:
+    count = 4000
+    generator = keras.src.legacy.preprocessing.image.ImageDataGenerator(
+        rotation_range=30,
+        width_shift_range=0.15,
+        height_shift_range=0.15,
+        zoom_range=0.2,
+        horizontal_flip=True,
+        vertical_flip=True,
+        brightness_range=(0.5, 1.5),
+    )
+    theirs = [generator.get_random_transform((SIZE, SIZE, 3), seed=i) for i in range(count)]
+    ours = draw(Augmentation(), seed=0, epoch=0, indices=np.arange(count))
+    for name, values in {
+        "theta": np.rad2deg(ours.theta_radians),
+        "tx": ours.shift_x * SIZE,
+        "ty": ours.shift_y * SIZE,
+        "zx": ours.zoom_x,
+        "zy": ours.zoom_y,
+        "flip_horizontal": ours.flip_x,
+        "flip_vertical": ours.flip_y,
+        "brightness": ours.brightness,
+    }.items():
+        same = ks_2samp(values.astype(float), np.array([one[name] for one in theirs], dtype=float))
+        assert same.pvalue > 1e-3, name
 
 
 def test_brightness_multiplies_and_saturates() -> None:

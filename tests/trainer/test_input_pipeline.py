@@ -7,11 +7,14 @@ import pytest
 
 from data_pipeline.manifest import Manifest
 from tests.trainer.conftest import SIZE
-from trainer.augment import Augmentation
-from trainer.input_pipeline import Layout, TrainInput, evaluation_batches, train_batches
+from trainer.augment import PACKED, Augmentation, draw, make_augment
+from trainer.input_pipeline import Layout, TrainInput, decode_stored, evaluation_batches, train_batches
+from trainer.mixing import Mixing, draw_mix, mixed
 from trainer.order import TrainOrder
 from trainer.records import RecordReader
 
+EVERYTHING = Augmentation(quarter_turns=True, stain=0.1, blur_px=1.0, cutout=0.2)
+MIXED = Mixing(mixup=0.4, cutmix=1.0)
 Dataset = tuple[Path, Manifest]
 
 
@@ -23,11 +26,21 @@ def images_by_record(parts: list[dict[str, np.ndarray]]) -> dict[int, np.ndarray
     return {int(i): x for part in parts for i, x in zip(part["index"], part["image"], strict=True) if i >= 0}
 
 
-@pytest.mark.parametrize(("replicas", "batch_size"), [(1, 16), (2, 16), (2, 17), (3, 16)])
-def test_an_epoch_is_the_same_on_any_number_of_replicas(dataset: Dataset, replicas: int, batch_size: int) -> None:
+@pytest.mark.parametrize(
+    ("replicas", "batch_size", "how"),
+    [
+        *(
+            (replicas, size, TrainInput(SIZE, Augmentation(), 1))
+            for replicas, size in [(1, 16), (2, 16), (2, 17), (3, 16)]
+        ),
+        (2, 17, TrainInput(SIZE, EVERYTHING, 1, MIXED)),
+    ],
+)
+def test_an_epoch_is_the_same_on_any_number_of_replicas(
+    dataset: Dataset, replicas: int, batch_size: int, how: TrainInput
+) -> None:
     reader = RecordReader(*dataset, "train")
     order = TrainOrder(len(reader), batch_size, seed=1)
-    how = TrainInput(SIZE, Augmentation(), seed=1)
     steps = order.steps_per_epoch
     layout = Layout(replicas, 0, replicas)
     parts = elements(train_batches(reader, order, how, layout, start_step=0, stop_step=steps))
@@ -46,6 +59,27 @@ def test_an_epoch_is_the_same_on_any_number_of_replicas(dataset: Dataset, replic
     alone = images_by_record(elements(train_batches(reader, order, how, Layout(), start_step=0, stop_step=steps)))
     for index, image in images_by_record(parts).items():
         assert (image == alone[index]).all()
+
+
+def test_mixed_images_are_those_of_their_two_records_and_have_both_labels(dataset: Dataset) -> None:
+    reader = RecordReader(*dataset, "train")
+    order = TrainOrder(len(reader), 16, seed=1)
+    dataset_ = train_batches(reader, order, TrainInput(SIZE, EVERYTHING, 1, MIXED), Layout(), start_step=3, stop_step=4)
+    (batch,) = elements(dataset_)
+    indices = batch["index"]
+    mix = draw_mix(MIXED, seed=1, epoch=0, indices=indices, records=len(reader), size_px=SIZE)
+
+    def augmented(numbers: np.ndarray) -> np.ndarray:
+        pixels = [decode_stored(r.image, stored_size=SIZE, image_size=SIZE).numpy() for r in reader.records(numbers)]
+        packed = draw(EVERYTHING, seed=1, epoch=0, indices=numbers).packed(SIZE)
+        assert packed.shape[1] == PACKED
+        return make_augment(EVERYTHING)(np.stack(pixels), packed)
+
+    expected = mixed(augmented(indices), augmented(mix.partners), mix.packed()).numpy()
+    assert (batch["image"] == expected).all()
+    assert batch["partner_label"].tolist() == [record.label for record in reader.records(mix.partners)]
+    assert (batch["share"] == mix.share).all()
+    assert 0 < batch["share"].mean() < 1
 
 
 def test_starting_at_a_step_gives_what_the_whole_sequence_gives_there(dataset: Dataset) -> None:

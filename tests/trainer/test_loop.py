@@ -18,7 +18,7 @@ from trainer.augment import Augmentation
 from trainer.checkpoints import Progress
 from trainer.cluster import layout_of
 from trainer.input_pipeline import TrainInput, train_batches
-from trainer.loop import make_train_step, train
+from trainer.loop import losses_of, make_train_step, train
 from trainer.models import build_model
 from trainer.order import TrainOrder
 from trainer.preemption import StopSignal
@@ -67,6 +67,15 @@ def test_two_replicas_take_the_step_that_one_takes(dataset: Dataset, batch_size:
     assert np.linalg.norm(after[0][0] - after[1][0]) < 1e-4 * np.linalg.norm(after[0][0])
     assert after[0][1] == pytest.approx(after[1][1], rel=1e-5)
     assert after[0][1][2] == len(order.batch(step_number)[1])
+
+
+def test_of_two_labels_each_counts_in_its_share() -> None:
+    logits = tf.constant([[2.0, 0.0, -1.0], [0.5, 1.0, 0.0]])
+    batch = {"label": [0, 1], "partner_label": [2, 1], "share": tf.constant([0.7, 0.2])}
+    targets = 0.7 * np.eye(3)[0] + 0.3 * np.eye(3)[2], np.eye(3)[1]
+    expected = -np.sum(targets * np.log(tf.nn.softmax(logits)), axis=1)
+    assert losses_of(batch, logits).numpy() == pytest.approx(expected, rel=1e-5)
+    assert losses_of({"label": [0, 1]}, logits).numpy()[1] == pytest.approx(expected[1], rel=1e-5)
 
 
 def test_a_stop_during_validation_saves_and_resumes_into_it(dataset: Dataset, tmp_path: Path, stop: StopSignal) -> None:
