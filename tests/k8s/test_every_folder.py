@@ -1,5 +1,9 @@
 """Every folder of k8s/ that can be applied keeps all rules, whatever its idea is."""
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import custom_rules
 import job_rules
 import network_rules
@@ -13,6 +17,7 @@ import data_pipeline
 from data_pipeline import cli
 
 DOCKERFILE = K8S.parent / "Dockerfile"
+COMPONENT = "app.kubernetes.io/component"
 VERSION = data_pipeline.__version__
 
 
@@ -80,10 +85,31 @@ def test_every_pod_runs_one_image_at_this_version(manifests: list[Manifest]) -> 
 
 def test_everything_is_labelled_so_that_it_can_be_found_and_cleared_away(manifests: list[Manifest]) -> None:
     for manifest in manifests:
-        if manifest["kind"] != "ConfigMap":
-            assert manifest["metadata"]["labels"]["app.kubernetes.io/part-of"] == "cytotrain"
+        assert manifest["metadata"]["labels"]["app.kubernetes.io/part-of"] == "cytotrain"
     for pod in pod_templates(manifests).values():
         assert pod["metadata"]["labels"]["app.kubernetes.io/component"]
+
+
+def test_labels_single_out_the_volume_and_all_but_training(manifests: list[Manifest]) -> None:
+    """What `-l app.kubernetes.io/component=volume` and `…!=train` apply, as README.md says."""
+    component = {
+        (manifest["kind"], manifest["metadata"]["name"]): manifest["metadata"]["labels"].get(COMPONENT)
+        for manifest in manifests
+    }
+    assert {kind for (kind, _), name in component.items() if name == "volume"} <= {"PersistentVolumeClaim"}
+    assert all(name == "volume" for (kind, _), name in component.items() if kind == "PersistentVolumeClaim")
+    assert {key for key, name in component.items() if name == "train"} <= {("Job", "cytotrain-train")}
+    assert all(component[key] == "train" for key in component if key == ("Job", "cytotrain-train"))
+
+
+def test_another_registry_reaches_every_pod(kubectl: str, folder: str, tmp_path: Path) -> None:
+    shutil.copytree(K8S, tmp_path / "k8s")
+    image = tmp_path / "k8s" / "components" / "image" / "kustomization.yaml"
+    image.write_text(image.read_text(encoding="utf-8").replace("newName: cytotrain", "newName: here.example/lab/c"))
+    done = subprocess.run([kubectl, "kustomize", str(tmp_path / "k8s" / folder)], capture_output=True, check=True)
+    for pod in pod_templates(list(yaml.safe_load_all(done.stdout))).values():
+        for container in containers(pod["spec"]):
+            assert container["image"].startswith(f"here.example/lab/c:{VERSION}")
 
 
 def test_finished_work_is_cleared_away_after_a_while(manifests: list[Manifest]) -> None:
