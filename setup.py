@@ -1,4 +1,4 @@
-"""Packaging of cytotrain: `pip install .`, with extras `gpu`, `test` and `bench`."""
+"""Packaging of cytotrain: `pip install .`, with extras `gpu`, `test`, `bench` and `sbom`."""
 
 from pathlib import Path
 
@@ -57,5 +57,6 @@ setup(
             "types-tqdm",
         ],
         "bench": ["psutil", "tabulate", "webdataset"],
+        "sbom": ["cyclonedx-bom", "cyclonedx-python-lib[json-validation]", "packaging"],
     },
 )
