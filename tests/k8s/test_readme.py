@@ -1,0 +1,66 @@
+"""k8s/README.md names what is there, and its figures are those that are computed."""
+
+import re
+import subprocess
+from collections.abc import Callable
+
+import pytest
+import sizing
+from manifests import FOLDERS, K8S
+
+TEXT = (K8S / "README.md").read_text(encoding="utf-8")
+# Indented by four, as Markdown has it; lists of this file never are.
+COMMANDS = "\n".join(line[4:] for line in TEXT.splitlines() if line.startswith("    "))
+
+
+def test_every_folder_that_is_applied_is_there() -> None:
+    applied = re.findall(r"kubectl (?:apply|delete) -k k8s/(\S+?)[`\s,.]", TEXT)
+    assert applied
+    assert set(applied) - {"overlays/…"} <= set(FOLDERS)
+
+
+def test_every_overlay_is_in_the_table() -> None:
+    (table,) = re.findall(r"\| what it does \|.*?\n\n", TEXT, flags=re.DOTALL)
+    rows = re.findall(r"^\| `([\w-]+)` \|", table, flags=re.MULTILINE)
+    assert {f"overlays/{row}" for row in rows} == {folder for folder in FOLDERS if folder.startswith("overlays/")}
+
+
+def test_every_file_it_sends_readers_to_is_there() -> None:
+    for path in re.findall(r"`((?:base|components|flags|tests)/[\w./-]+)`", TEXT):
+        assert (K8S / path).exists() or (K8S.parent / path).exists(), path
+
+
+def test_commands_are_ones_that_a_shell_can_read() -> None:
+    lines = [line for line in COMMANDS.splitlines() if not line.startswith("#")]
+    commands = "\n".join(
+        line for line in lines if re.match(r"(docker|kind|kubectl|gcloud|sed|PROJECT=|IMAGE=| )", line)
+    )
+    assert commands.count("\n") > 40
+    done = subprocess.run(["bash", "-n"], input=commands, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_words_to_be_replaced_are_there_to_be_replaced() -> None:
+    for word, replaced in (("your-bucket", "flags/*.flags"), ("your-project", "service-account.yaml")):
+        assert f"s#{word}#" in TEXT
+        assert all(word in path.read_text(encoding="utf-8") for path in (K8S / "overlays" / "gke").glob(replaced))
+    assert "newName: cytotrain" in (K8S / "components" / "image" / "kustomization.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("table", [sizing.one_gpu, sizing.many_gpus, sizing.many_images])
+def test_figures_are_the_computed_ones(table: Callable[[], str]) -> None:
+    assert table() in TEXT
+
+
+def test_what_is_said_of_sizes_beside_the_tables_is_computed_too() -> None:
+    assert f"{sizing.INPUT_S * 1e3:.2f} ms of CPU an image" in TEXT
+    assert f"{8 / sizing.INPUT_S:,.0f}" == "6,300"
+    assert "6,300 images/s" in TEXT
+    assert f"{3 * 2 * sizing.MACS / 1e9:.1f} GFLOP an image" in TEXT
+    assert f"{sizing.PARAMETERS / 1e6:.1f} million gradients" in TEXT
+    assert f"{sizing.PARAMETERS * 4 / 1e6:.0f} MB out of" in TEXT
+    shards = [-(-int(sizing.IMAGES * share) // sizing.RECORDS_PER_SHARD) for share in (0.595, 0.255)]
+    assert f"{sum(shards):,} of them" in TEXT
+    assert pytest.approx(5, abs=0.4) == 4 * 1.073 / (sizing.PLAN_GB * 1e6)  # GiB, a million images
+    assert "about 5 million images" in TEXT
+    assert f"{sizing.PLAN_GB * 1e6:.1f} GB a million images" in TEXT
