@@ -11,6 +11,10 @@ Examples:
   python -m trainer --organ=cervix --tfrecords=tfrecords --runs=runs --epochs=60 --patience=10 --precision=auto
   python -m trainer --organ=all --tfrecords=tfrecords --runs=runs --distribution=mirrored
 
+Both may be in Cloud Storage. Datasets are fetched to --scratch, checked and kept there; checkpoints are uploaded while
+training goes on, and the same command goes on from them on any machine:
+  python -m trainer --organ=cervix --tfrecords=gs://lab/tfrecords --runs=gs://lab/runs --scratch=/mnt/ssd
+
 All GPUs of the machine are used by default. Give the same command again to go on with a run that was interrupted, or to
 be shown the report of one that is done. SIGTERM saves and ends the run with exit code 75.
 
@@ -33,7 +37,7 @@ from absl import flags
 
 from data_pipeline import cli
 from trainer import config as config_module
-from trainer import preflight
+from trainer import preflight, scratch
 from trainer.addresses import find_workers
 from trainer.config import define_flags
 
@@ -57,11 +61,12 @@ def main(argv: Sequence[str]) -> None:
     with cluster.connected(configs, workers, stop) as strategy:
         preflight.check_batch(configs, replicas=strategy.num_replicas_in_sync)  # now GPUs count too
         for config in configs:
-            path = train_organ(config, strategy, stop)
-            print(f"Report: {path}", flush=True)
+            report = train_organ(config, strategy, stop)
+            print(f"Report: {report}", flush=True)
 
 
 if __name__ == "__main__":
     define_flags()
-    flags.adopt_module_key_flags(config_module)  # for --help
+    for module in (config_module, scratch):  # for --help
+        flags.adopt_module_key_flags(module)
     cli.run(main)

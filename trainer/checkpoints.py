@@ -11,7 +11,6 @@ pointed to by `last.json`. Nothing published is ever written over: a second chec
 One that isn't as it was written is passed over for the one before; one of another run is refused.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Collection
@@ -27,10 +26,11 @@ from numpy.typing import NDArray
 
 from data_pipeline.cli import RequestError, say
 from data_pipeline.storage import TEMPORARY, errors_naming, file_sha256, flush, sync_folder, write_atomic
-from trainer.published import LAST, Name, names_in, read_pointer, write_pointer
+from trainer.published import LAST, Name, kept_with, names_in, read_pointer, write_pointer
+from trainer.sealed_state import STATE, DamagedError, read_whole, sealed
+from trainer.uploads import NoUploads, Uploads
 
 FORMAT = 2
-STATE = "state.json"
 WEIGHTS = "weights"
 KEEP_LAST = 2
 
@@ -93,8 +93,10 @@ class Checkpoints:
         model: keras.Model,
         optimizer: keras.optimizers.Optimizer,
         identity: Identity | None = None,
+        uploads: Uploads | None = None,
     ) -> None:
         self.folder = folder
+        self.uploads: Uploads = uploads or NoUploads()
         self._identity = identity
         self._tracked = tf.train.Checkpoint(model=model, optimizer=optimizer)
         self._variables = (*model.variables, *optimizer.variables)
@@ -118,7 +120,8 @@ class Checkpoints:
                 f"The weights after step {progress.step} aren't finite: training has diverged, and they are not worth "
                 "saving. To fix it: a smaller --learning_rate. The last good checkpoint is kept."
             )
-        there = [name.generation for name in names_in(self.folder) if name.step == progress.step]
+        names = (*names_in(self.folder), *self.uploads.taken())
+        there = [name.generation for name in names if name.step == progress.step]
         name = Name(progress.step, max(there, default=0) + 1)
         target, aside = self.folder / str(name), self.folder / f".{name}{TEMPORARY}"
         try:
@@ -132,6 +135,7 @@ class Checkpoints:
             _remove(target)
             raise
         self._prune(name, {*keep, progress.best_step})
+        self.uploads.saved({*keep, progress.best_step})
 
     def _write(self, aside: Path, progress: Progress) -> None:
         _remove(aside)
@@ -147,13 +151,12 @@ class Checkpoints:
             "progress": asdict(progress),
             "files": {path.name: file_sha256(path) for path in files},
         }
-        write_atomic(aside / STATE, _sealed(state).encode())
+        write_atomic(aside / STATE, sealed(state).encode())
 
     def _prune(self, newest: Name, keep: Collection[int]) -> None:
         """Later ones are damaged or of a way that was given up, or the newest would not have been made."""
         earlier = [name for name in names_in(self.folder) if name.step < newest.step]
-        pinned = {name.step: name for name in reversed(earlier) if name.step in keep}  # the newest of each step
-        kept = {newest, *earlier[: KEEP_LAST - 1], *pinned.values()}
+        kept = {*earlier[: KEEP_LAST - 1], *kept_with(newest, earlier, keep)}
         for name in names_in(self.folder):
             if name not in kept:
                 _remove(self.folder / str(name))
@@ -185,7 +188,7 @@ class Checkpoints:
                 folder = self.folder / str(name)
                 try:
                     progress = self._read(folder, name.step)
-                except _DamagedError as damage:
+                except DamagedError as damage:
                     say(f"Checkpoint {folder} is damaged and is passed over for the one before: {damage}.")
                     continue
                 self._tracked.read(str(folder / WEIGHTS)).assert_consumed()
@@ -194,14 +197,11 @@ class Checkpoints:
 
     def _read(self, folder: Path, step: int) -> Progress:
         """The progress of a checkpoint, all of whose files have been checked."""
-        state = _unsealed(folder / STATE)
-        for name, digest in state["files"].items():
-            if _sha256_as_read(folder / name) != digest:
-                raise _DamagedError(f"{name} isn't what was written")
+        state = read_whole(folder)
         self._check_ours(folder, state)
         progress = Progress.from_json(state["progress"])
         if progress.step != step:
-            raise _DamagedError(f"it is the one of step {progress.step}")
+            raise DamagedError(f"it is the one of step {progress.step}")
         return progress
 
     def _check_ours(self, folder: Path, state: dict[str, Any]) -> None:
@@ -237,40 +237,6 @@ class Checkpoints:
 def _to_numpy(variable: keras.Variable) -> NDArray[Any]:
     """A copy of its own."""
     return np.asarray(tf.convert_to_tensor(variable).numpy())
-
-
-class _DamagedError(Exception):
-    """A checkpoint isn't what was written."""
-
-
-def _sealed(state: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(state).encode()).hexdigest()
-    return json.dumps({"sha256": digest, "state": state}, indent=1)
-
-
-def _unsealed(path: Path) -> dict[str, Any]:
-    """The inverse of `_sealed`: not a byte may differ."""
-    try:
-        text = _plain(path).read_text()
-        state: dict[str, Any] = json.loads(text)["state"]
-        if _sealed(state) == text:
-            return state
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _DamagedError(f"{path.name} can't be read") from error
-    raise _DamagedError(f"{path.name} isn't what was written")
-
-
-def _plain(path: Path) -> Path:
-    if path.parent.is_symlink() or path.is_symlink() or not path.is_file():
-        raise _DamagedError(f"{path.name} is missing, or is no plain file")
-    return path
-
-
-def _sha256_as_read(path: Path) -> str:
-    try:
-        return file_sha256(_plain(path))
-    except OSError as error:
-        raise _DamagedError(f"{path.name} can't be read ({error.strerror})") from error
 
 
 def _remove(path: Path) -> None:

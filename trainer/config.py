@@ -17,8 +17,9 @@ from typing import Any
 from absl import flags
 
 from data_pipeline.cli import RequestError, invalid_flag
-from data_pipeline.storage import local_path
+from data_pipeline.storage import in_bucket, local_path
 from trainer.intervals import parse_interval, parse_seconds
+from trainer.scratch import DEFAULT_BUDGET, define_scratch_flags, of_flags
 
 # What may differ between the start of a run and its resumption, without changing what is learnt.
 ENVIRONMENT = frozenset(
@@ -37,8 +38,14 @@ ENVIRONMENT = frozenset(
         "worker_service",
         "worker_port",
         "start_timeout",
+        "stop_timeout",
+        "scratch",
+        "scratch_budget",
+        "tfrecords_address",
+        "runs_address",
     }
 )
+ADDRESSES = ("tfrecords_address", "runs_address")
 MODEL_NAMES = ("seed", "seed_pooled")  # here too, since the networks themselves need TensorFlow
 MIN_IMAGE_SIZE = 32  # what the networks can take
 MAX_SEED = 2**32 - 1  # NumPy's and Keras's limit
@@ -56,7 +63,9 @@ ON_NAN = ("fail", "rollback")
 class TrainConfig:
     """All that decides a run. `image_size` 0 means as stored, `patience` 0 never to stop early.
 
-    Times and intervals are as their flags say them, see `intervals.py`.
+    `tfrecords` and `runs` are folders of this machine. Where they stand for folders of a bucket, `tfrecords_address`
+    and `runs_address` say which; otherwise these are empty. Times and intervals are as their flags say them, see
+    `intervals.py`.
     """
 
     organ: str
@@ -84,6 +93,11 @@ class TrainConfig:
     worker_service: str = ""
     worker_port: int = 2222
     start_timeout: str = "10m"
+    stop_timeout: str = "25s"
+    scratch: str = ""
+    scratch_budget: str = DEFAULT_BUDGET
+    tfrecords_address: str = ""
+    runs_address: str = ""
 
     @property
     def dataset_folder(self) -> Path:
@@ -92,6 +106,12 @@ class TrainConfig:
     def run_folder(self, fingerprint: str) -> Path:
         """Where the run on the dataset of this fingerprint is."""
         return self.runs / self.organ / self.run_name(fingerprint)
+
+    def run_place(self, fingerprint: str) -> str:
+        """The same as a person knows it: below what `--runs` says, which may be in a bucket."""
+        if not self.runs_address:
+            return str(self.run_folder(fingerprint))
+        return f"{self.runs_address.rstrip('/')}/{self.organ}/{self.run_name(fingerprint)}"
 
     def settings(self) -> dict[str, Any]:
         """What decides the result: everything but `ENVIRONMENT`."""
@@ -106,8 +126,11 @@ class TrainConfig:
     def command(self) -> str:
         """The command that makes this run, for the report. Settings at their defaults are left out."""
         defaults = {field.name: field.default for field in fields(self) if field.default is not MISSING}
+        given = {"tfrecords": self.tfrecords_address or self.tfrecords, "runs": self.runs_address or self.runs}
         parts = []
-        for name, value in asdict(self).items():
+        for name, value in (asdict(self) | given).items():
+            if name in ADDRESSES:
+                continue
             if name not in defaults or value != defaults[name]:
                 parts.append(f"--no{name}" if value is False else f"--{name}={value}")
         return shlex.join(["python", "-m", "trainer", *parts])
@@ -118,8 +141,12 @@ def define_flags() -> None:
     default = {field.name: field.default for field in fields(TrainConfig)}
     string, integer, number, choice = flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_float, flags.DEFINE_enum
     flags.DEFINE_list("organ", None, "Organ to train for: a dataset of --tfrecords, a comma-separated list, or `all`.")
-    string("tfrecords", None, "Folder of datasets, as written by python -m data_pipeline.")
-    string("runs", None, "Folder that gets ORGAN/RUN with checkpoints, metrics.json, report.html and the model.")
+    string("tfrecords", None, "Folder of datasets, or its gs:// address, as written by python -m data_pipeline.")
+    string(
+        "runs",
+        None,
+        "Folder, or its gs:// address, that gets ORGAN/RUN with checkpoints, metrics.json, report.html and the model.",
+    )
     string("run", default["run"], "Name of the run. By default made from settings and data: the same command resumes.")
     choice("model", default["model"], list(MODEL_NAMES), "The network, see trainer/models.py.")
     integer("epochs", default["epochs"], "How often each training image is seen.", lower_bound=1, upper_bound=MAX_COUNT)
@@ -206,19 +233,26 @@ def define_flags() -> None:
     )
     integer("worker_port", default["worker_port"], "Port on which workers talk.", lower_bound=1, upper_bound=65535)
     string("start_timeout", default["start_timeout"], "How long to wait for all workers to come.")
+    string(
+        "stop_timeout",
+        default["stop_timeout"],
+        "After SIGTERM, how long the upload of the last checkpoint to a bucket may take; less than what is granted.",
+    )
+    define_scratch_flags()
     flags.mark_flags_as_required(["organ", "tfrecords", "runs"])
 
 
 def config_from_flags(values: flags.FlagValues, organ: str) -> TrainConfig:
     """The flags as a config for one organ. Raises `RequestError` for values that can't work."""
     _check(values)
-    names = [field.name for field in fields(TrainConfig) if field.name not in ("organ", "tfrecords", "runs")]
-    return TrainConfig(
-        organ=organ,
-        tfrecords=local_path("tfrecords", values.tfrecords),
-        runs=local_path("runs", values.runs),
-        **{name: values[name].value for name in names},
-    )
+    folders = ("organ", "tfrecords", "runs", *ADDRESSES)
+    names = [field.name for field in fields(TrainConfig) if field.name not in folders]
+    places = {name: values[name].value for name in ("tfrecords", "runs")}
+    addresses = {f"{name}_address": value for name, value in places.items() if in_bucket(value)}
+    scratch = of_flags(values)  # what stands for them there depends on dataset and worker: `preflight.py` knows
+    paths = {name: scratch.root if in_bucket(value) else local_path(name, value) for name, value in places.items()}
+    given: dict[str, Any] = paths | addresses | {name: values[name].value for name in names}
+    return TrainConfig(organ=organ, **given)
 
 
 def _check(values: flags.FlagValues) -> None:
@@ -240,7 +274,7 @@ def _check(values: flags.FlagValues) -> None:
         fix = "use the name of the Service, letters, digits, - and . alone"
         raise invalid_flag("worker_service", expected="a host name", received=values.worker_service, fix=fix)
     parse_interval("checkpoint_every", values.checkpoint_every)
-    for name in ("checkpoint_deadline", "step_timeout", "start_timeout"):
+    for name in ("checkpoint_deadline", "step_timeout", "start_timeout", "stop_timeout"):
         parse_seconds(name, values[name].value)
 
 

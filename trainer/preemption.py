@@ -13,6 +13,7 @@ Nothing is saved inside a handler: only between two steps is there a state worth
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -46,6 +47,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self._set = False
+        self._came = 0.0
         self._at_once = False
 
     def listen(self) -> None:
@@ -56,6 +58,10 @@ class StopSignal:
 
     def is_set(self) -> bool:
         return self._set
+
+    def since_s(self) -> float:
+        """How long ago it came; 0 if it hasn't."""
+        return time.monotonic() - self._came if self._set else 0.0
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
@@ -69,6 +75,7 @@ class StopSignal:
             self._at_once = False
 
     def _remember(self, signum: int, frame: object) -> None:
+        self._came = self._came or time.monotonic()
         self._set = True
         if self._at_once:
             raise Preempted(STOPPED)

@@ -3,56 +3,88 @@
     configs = runs_to_do(flags.FLAGS, argv[1:])     # raises RequestError, or says that a run is finished
 
 Nothing is written but notes on the files that were found right, in the folder of a run that may begin: a request that
-is refused leaves nothing behind.
+is refused leaves nothing behind. What is in a bucket is fetched last, when nothing can be said against it any more:
+first datasets, then the checkpoints of runs that go on.
 """
 
 import os
 import socket
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from data_pipeline import cli
 from data_pipeline.manifest import FILE_NAME, SPLITS, Manifest
-from data_pipeline.storage import local_path
-from trainer import run_folder, seal_check
+from data_pipeline.storage import in_bucket, local_path
+from trainer import run_folder, scratch, seal_check
 from trainer.addresses import find_workers
 from trainer.config import MIN_IMAGE_SIZE, TrainConfig, config_from_flags, image_too_small
+from trainer.order import TrainOrder
+
+if TYPE_CHECKING:
+    from trainer.remote_run import RemoteRun
+    from trainer.staging import BucketDatasets
 
 MIN_CLASSES = 2
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a run is about; `remote` if its place is in a bucket."""
+
+    config: TrainConfig
+    manifest: Manifest
+    remote: "RemoteRun | None"
 
 
 def runs_to_do(values: flags.FlagValues, stray: Sequence[str]) -> list[TrainConfig]:
     """The runs of the command line that aren't finished, in order. Raises `RequestError`, whichever it is about."""
     if stray:
         raise cli.RequestError(f"Unexpected argument {stray[0]!r}. To fix it: flags begin with --, see --help.")
-    tfrecords = local_path("tfrecords", values.tfrecords)
-    configs = [config_from_flags(values, organ) for organ in chosen_organs(values.organ, tfrecords)]
+    datasets = _datasets(values)
+    configs = [config_from_flags(values, organ) for organ in chosen_organs(values.organ, datasets)]
     workers = find_workers(configs[0], os.environ, hostname=socket.gethostname())
     first = workers is None or workers.chief
     check_batch(configs, replicas=max(values.logical_cpus, len(workers.addresses) if workers else 1))
-    manifests = [checked_manifest(config.dataset_folder) for config in configs]
-    runs = [(_resolved(config, manifest), manifest) for config, manifest in zip(configs, manifests, strict=True)]
-    to_do = [(config, manifest) for config, manifest in runs if not _is_finished(config, manifest)]
-    for config, manifest in to_do:
-        check_run(config, manifest, first=first)
-    for config, manifest in to_do:  # last, for it may take long
-        check_seal(config, manifest, first=first)
-    return [config for config, _ in to_do]
+    manifests = [checked_manifest(datasets, config.organ) for config in configs]
+    runs = [
+        _resolved(config, manifest, scratch.of_flags(values), worker=workers.index if workers else 0)
+        for config, manifest in zip(configs, manifests, strict=True)
+    ]
+    to_do = [run for run in runs if not _is_finished(run)]
+    for run in to_do:
+        _check_run(run, first=first)
+    # ── From here on it may take long ────────────────────────────────────────────────────────────────────────────
+    if not isinstance(datasets, Path) and to_do:
+        datasets.reserve([run.manifest for run in to_do])
+        for run in to_do:
+            datasets.stage(run.manifest)
+    for run in to_do:
+        if isinstance(datasets, Path):
+            check_seal(run.config, run.manifest, first=first)
+        if run.remote:
+            run.remote.fetch(_steps_needed(run), alone=workers is None)
+    return [run.config for run in to_do]
 
 
-def chosen_organs(names: Sequence[str], tfrecords: Path) -> list[str]:
+def _datasets(values: flags.FlagValues) -> "Path | BucketDatasets":
+    """The folder that `--tfrecords` names, or what stands for it in a bucket."""
+    if not in_bucket(values.tfrecords):
+        return local_path("tfrecords", values.tfrecords)
+    from trainer.staging import BucketDatasets  # only now: the client of Cloud Storage takes half a second
+
+    return BucketDatasets(values.tfrecords, scratch.of_flags(values))
+
+
+def chosen_organs(names: Sequence[str], datasets: "Path | BucketDatasets") -> list[str]:
     """The datasets to train on, each once. Raises `RequestError` if one isn't there."""
-    try:
-        folders = {path.name: (path / FILE_NAME).exists() for path in sorted(tfrecords.iterdir()) if path.is_dir()}
-    except OSError as error:
-        fix = f"name the folder that python -m data_pipeline has written to ({error.strerror})"
-        raise cli.invalid_flag("tfrecords", expected="a folder", received=str(tfrecords), fix=fix) from error
+    folders = _organs_of(datasets) if isinstance(datasets, Path) else datasets.organs()
     there = [name for name, sealed in folders.items() if sealed and not name.startswith(".")]
     if not there and not any(name in folders for name in names):
-        raise cli.RequestError(f"{tfrecords} holds no dataset. To fix it: run python -m data_pipeline first.")
+        raise cli.RequestError(f"{datasets} holds no dataset. To fix it: run python -m data_pipeline first.")
     if list(names) == ["all"]:
         return there
     for name in names or [""]:
@@ -63,9 +95,19 @@ def chosen_organs(names: Sequence[str], tfrecords: Path) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def checked_manifest(folder: Path) -> Manifest:
+def _organs_of(tfrecords: Path) -> dict[str, bool]:
+    """The folders there, and whether each holds a sealed dataset. Raises `RequestError`."""
+    try:
+        return {path.name: (path / FILE_NAME).exists() for path in sorted(tfrecords.iterdir()) if path.is_dir()}
+    except OSError as error:
+        fix = f"name the folder that python -m data_pipeline has written to ({error.strerror})"
+        raise cli.invalid_flag("tfrecords", expected="a folder", received=str(tfrecords), fix=fix) from error
+
+
+def checked_manifest(datasets: "Path | BucketDatasets", organ: str) -> Manifest:
     """The manifest of a dataset that can be trained on. Raises `RequestError`."""
-    manifest = Manifest.load(folder)
+    folder = f"{datasets}/{organ}"
+    manifest = Manifest.load(datasets / organ) if isinstance(datasets, Path) else datasets.manifest(organ)
     for split in SPLITS:
         if split not in manifest.splits or manifest.splits[split].records == 0:
             raise cli.RequestError(
@@ -89,16 +131,30 @@ def check_batch(configs: Sequence[TrainConfig], *, replicas: int) -> None:
             raise cli.invalid_flag("batch_size", expected=expected, received=config.batch_size, fix=fix)
 
 
-def check_run(config: TrainConfig, manifest: Manifest, *, first: bool) -> None:
+def _check_run(run: _Run, *, first: bool) -> None:
     """Whether the run can begin or go on; `first` says that this is the worker that writes. Raises `RequestError`."""
-    folder = config.run_folder(manifest.fingerprint)
-    dataset = config.dataset_folder.resolve()
-    if dataset in (folder.resolve(), *folder.resolve().parents):
+    config, folder = run.config, run.config.run_folder(run.manifest.fingerprint)
+    place = config.run_place(run.manifest.fingerprint)
+    if _is_below(config, place):
         fix = "name a folder outside of --tfrecords"
-        raise cli.invalid_flag("runs", expected="no folder in a dataset", received=str(config.runs), fix=fix)
-    if first:
+        received = config.runs_address or str(config.runs)
+        raise cli.invalid_flag("runs", expected="no folder in a dataset", received=received, fix=fix)
+    if run.remote:
+        scratch.Scratch.of(config.scratch, config.scratch_budget).open()
+        if first:
+            run.remote.check_writable()
+    elif first:
         run_folder.check_writable(folder)
-        run_folder.check_alone(folder)
+    if first:
+        run_folder.check_alone(folder, place=place)
+
+
+def _is_below(config: TrainConfig, place: str) -> bool:
+    """Whether the run would lie in its dataset."""
+    if config.runs_address or config.tfrecords_address:
+        return f"{place}/".startswith(f"{config.tfrecords_address.rstrip('/') or 'no'}/{config.organ}/")
+    dataset, folder = config.dataset_folder.resolve(), Path(place).resolve()
+    return dataset in (folder, *folder.parents)
 
 
 def check_seal(config: TrainConfig, manifest: Manifest, *, first: bool) -> None:
@@ -112,8 +168,8 @@ def check_seal(config: TrainConfig, manifest: Manifest, *, first: bool) -> None:
         seal_check.check_contents(config.dataset_folder, manifest, notes=notes)
 
 
-def _resolved(config: TrainConfig, manifest: Manifest) -> TrainConfig:
-    """`config` with what depends on dataset and device filled in. Raises `RequestError` for what can't work."""
+def _resolved(config: TrainConfig, manifest: Manifest, where: scratch.Scratch, *, worker: int) -> _Run:
+    """`config` with what depends on dataset and machine filled in. Raises `RequestError` for what can't work."""
     size = config.image_size or manifest.image_size
     if size < MIN_IMAGE_SIZE:
         raise image_too_small(size)
@@ -122,16 +178,43 @@ def _resolved(config: TrainConfig, manifest: Manifest) -> TrainConfig:
         from trainer.precision import resolve_precision  # only now: it asks TensorFlow which devices there are
 
         precision = resolve_precision(precision)
-    return replace(config, image_size=size, precision=precision)
+    config = replace(config, image_size=size, precision=precision)
+    if config.tfrecords_address:
+        config = replace(config, tfrecords=where.dataset(manifest.fingerprint))
+    if not config.runs_address:
+        return _Run(config, manifest, None)
+    from trainer.remote_run import RemoteRun
+
+    config = replace(config, runs=where.runs(config.runs_address, worker=worker))
+    fingerprint = manifest.fingerprint
+    return _Run(config, manifest, RemoteRun(config.run_place(fingerprint), config.run_folder(fingerprint)))
 
 
-def _is_finished(config: TrainConfig, manifest: Manifest) -> bool:
+def _is_finished(run: _Run) -> bool:
     """Whether there is nothing left to do for this run; if so, say where its report is. Raises `RequestError`."""
-    folder = config.run_folder(manifest.fingerprint)
-    if run_folder.has_begun(folder):
-        run_folder.check_same(folder, config, dataset=manifest.fingerprint)
-    finished = run_folder.is_finished(folder)
+    config, fingerprint = run.config, run.manifest.fingerprint
+    folder, place = config.run_folder(fingerprint), config.run_place(fingerprint)
+    if run.remote:
+        finished = run.remote.finished
+        if run.remote.begun:
+            run_folder.check_config(run.remote.config, config, dataset=fingerprint, place=place)
+    else:
+        if run_folder.has_begun(folder):
+            run_folder.check_same(folder, config, dataset=fingerprint)
+        finished = run_folder.is_finished(folder)
     if finished:
         cli.say(f"{config.organ}: this run is finished already")
-        print(f"Report: {folder / run_folder.REPORT}", flush=True)
+        print(f"Report: {place}/{run_folder.REPORT}", flush=True)
     return finished
+
+
+def _steps_needed(run: _Run) -> Callable[[dict[str, Any]], Collection[int]]:
+    """Of a checkpoint's progress, the steps whose checkpoints it takes to go on from it: see `divergence.py`."""
+    records = run.manifest.splits["train"].records
+    order = TrainOrder(records, run.config.batch_size, run.config.seed)
+
+    def steps(progress: dict[str, Any]) -> Collection[int]:
+        start = len(progress["history"]) * order.steps_per_epoch
+        return {progress["best_step"], *([start] if run.config.on_nan == "rollback" else [])}
+
+    return steps

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,12 +46,31 @@ def names_in(folder: Path) -> list[Name]:
 def read_pointer(folder: Path) -> Name | None:
     """The checkpoint published last; None if the pointer is missing, damaged, or names nothing that is there."""
     try:
-        pointer = json.loads((folder / LAST).read_text())
-        text = str(pointer["checkpoint"])
-        name = parse_name(text) if pointer["sha256"] == _digest(text) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        name = parse_pointer((folder / LAST).read_bytes())
+    except OSError:
         return None
-    return name if name and (folder / text).exists() else None
+    return name if name and (folder / str(name)).exists() else None
+
+
+def parse_pointer(data: bytes) -> Name | None:
+    """The name that the contents of a pointer say; None if they are damaged."""
+    try:
+        pointer = json.loads(data)
+        text = str(pointer["checkpoint"])
+        return parse_name(text) if pointer["sha256"] == _digest(text) else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def pointer_to(name: Name) -> bytes:
+    """The contents of a pointer."""
+    return json.dumps({"checkpoint": str(name), "sha256": _digest(str(name))}).encode()
+
+
+def kept_with(newest: Name, earlier: Iterable[Name], steps: Collection[int]) -> set[Name]:
+    """The checkpoints that have to stay: this one, and of each of `steps` the newest made before."""
+    pinned = {name.step: name for name in sorted(earlier) if name.step in steps and name.step < newest.step}
+    return {newest, *pinned.values()}
 
 
 def write_pointer(folder: Path, name: Name) -> None:
@@ -58,7 +78,7 @@ def write_pointer(folder: Path, name: Name) -> None:
     path = folder / LAST
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)  # damage that a rename would stumble over
-    write_atomic(path, json.dumps({"checkpoint": str(name), "sha256": _digest(str(name))}).encode())
+    write_atomic(path, pointer_to(name))
 
 
 def _digest(text: str) -> str:

@@ -22,6 +22,7 @@ CHECKPOINTS = "checkpoints"
 METRICS = "metrics.json"
 MODEL = "model"
 REPORT = "report.html"
+TENSORBOARD = "tensorboard"
 RESULTS = (METRICS, REPORT, f"{MODEL}/saved_model.pb", f"{MODEL}.keras")
 PROBE_BYTES = 1 << 20  # what a disk must take at the least; checkpoints are larger, but how much depends on the network
 
@@ -57,14 +58,23 @@ def has_begun(folder: Path) -> bool:
 
 def check_same(folder: Path, config: TrainConfig, *, dataset: str) -> None:
     """Raises `RequestError`, naming each difference, if the run in `folder` is of other settings or data."""
-    before, now = _read_config(folder / CONFIG_NAME), config.settings()
+    try:
+        data = (folder / CONFIG_NAME).read_bytes()
+    except OSError:
+        data = b""
+    check_config(data, config, dataset=dataset, place=folder)
+
+
+def check_config(data: bytes, config: TrainConfig, *, dataset: str, place: object) -> None:
+    """The same for the contents of its `config.json`, of a run that messages call `place`."""
+    before, now = _read_config(data, place), config.settings()
     was = before["settings"]
     changed = [f"--{k} was {was.get(k)!r} and is {value!r}" for k, value in now.items() if was.get(k) != value]
     if before["dataset"] != dataset:
         changed.append(f"the dataset is another one (fingerprint {before['dataset'][:8]} then, {dataset[:8]} now)")
     if changed:
         fix = "repeat its settings, or give another --run"
-        raise cli.RequestError(f"The run in {folder} can't go on: {'; '.join(changed)}. To fix it: {fix}.")
+        raise cli.RequestError(f"The run in {place} can't go on: {'; '.join(changed)}. To fix it: {fix}.")
 
 
 def check_writable(folder: Path) -> None:
@@ -84,16 +94,16 @@ def check_writable(folder: Path) -> None:
             raise _not_writable(folder, error) from error
 
 
-def check_alone(folder: Path) -> None:
-    """Raises `RequestError` if another process works on the run."""
+def check_alone(folder: Path, *, place: object) -> None:
+    """Raises `RequestError` if another process works on the run, which messages call `place`."""
     if (folder / LOCK).exists():
-        with exclusive(folder / LOCK, otherwise=busy(folder)):
+        with exclusive(folder / LOCK, otherwise=busy(place)):
             pass
 
 
-def busy(folder: Path) -> str:
+def busy(place: object) -> str:
     """What to say if another process works on the run."""
-    return f"The run in {folder} is under way. To fix it: wait for its end, or give another --run."
+    return f"The run in {place} is under way. To fix it: wait for its end, or give another --run."
 
 
 def is_finished(folder: Path) -> bool:
@@ -113,15 +123,15 @@ def find_model(folder: Path) -> Path:
     return found
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(data: bytes, place: object) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = json.loads(path.read_text())
+        config: dict[str, Any] = json.loads(data)
         if isinstance(config["settings"], dict) and isinstance(config["dataset"], str):
             return config
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise cli.RequestError(
-        f"There is a run in {path.parent}, but its {path.name} doesn't say of which settings. "
+        f"There is a run in {place}, but its {CONFIG_NAME} doesn't say of which settings. "
         "To fix it: restore the file, remove the folder, or give another --run."
     )
 
@@ -138,7 +148,7 @@ class EpochLog:
         from tensorflow import summary  # not above: what can't work is found before it is imported
 
         self._summary = summary
-        self._writer = summary.create_file_writer(str(folder / "tensorboard"))
+        self._writer = summary.create_file_writer(str(folder / TENSORBOARD))
         self._epochs = epochs
 
     def __call__(self, row: dict[str, float]) -> None:

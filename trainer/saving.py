@@ -74,6 +74,7 @@ class Saver:
 
     def after_step(self, progress: Progress) -> None:
         """Save if it is time to. Raises `FaultError` when saving has failed for too long."""
+        self._checkpoints.uploads.check()
         if self._writes and self._is_due(progress.step):
             self._attempt(progress)
 

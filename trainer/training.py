@@ -1,11 +1,12 @@
 """One organ from its sealed dataset to its report: train, test, report, export.
 
-    path = train_organ(config, strategy, StopSignal())
+    report = train_organ(config, strategy, StopSignal())
 
 What can't work was refused before, by `preflight`: TensorFlow is imported here, not there.
 """
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import keras
 import tensorflow as tf
 
 from data_pipeline import cli
-from data_pipeline.manifest import Manifest
+from data_pipeline.manifest import DatasetError, Manifest
 from data_pipeline.storage import exclusive
 from trainer import cluster
 from trainer.agreement import make_sum
-from trainer.augment import Augmentation
+from trainer.augment_config import Augmentation
 from trainer.checkpoints import Checkpoints, Identity, Progress
 from trainer.config import TrainConfig
 from trainer.evaluate import make_evaluation_step, predict_split
@@ -31,18 +32,54 @@ from trainer.outcome import test_and_report
 from trainer.preemption import StopSignal
 from trainer.records import RecordReader
 from trainer.run_folder import CHECKPOINTS, LOCK, REPORT, EpochLog, busy, open_run, say_nothing
+from trainer.uploads import NoUploads, Uploads
 from trainer.watchdog import Watchdog
 
 
-def train_organ(config: TrainConfig, strategy: tf.distribute.Strategy, stop: StopSignal) -> Path:
-    """Train, test, report and export one organ; the path of the report. Resumes what is there already."""
+def train_organ(config: TrainConfig, strategy: tf.distribute.Strategy, stop: StopSignal) -> str:
+    """Train, test, report and export one organ; where the report is. Resumes what is there already."""
     # ── The dataset and the run ──────────────────────────────────────────────────────────────────────────────────
     manifest = Manifest.load(config.dataset_folder)
     folder = config.run_folder(manifest.fingerprint)
     chief = cluster.is_chief(strategy)
     open_run(folder, config, dataset=manifest.fingerprint, chief=chief)
-    with exclusive(folder / LOCK, otherwise=busy(folder)) if chief else nullcontext():
-        return _train_and_test(config, manifest, folder, strategy, stop, chief=chief)
+    place = config.run_place(manifest.fingerprint)
+    with (
+        exclusive(folder / LOCK, otherwise=busy(place)) if chief else nullcontext(),
+        _fetched_again(config),
+        _uploads(config, manifest, folder, stop, chief=chief) as uploads,
+    ):
+        _train_and_test(config, manifest, folder, strategy, stop, uploads, chief=chief)
+    return f"{place}/{REPORT}"
+
+
+def _uploads(
+    config: TrainConfig, manifest: Manifest, folder: Path, stop: StopSignal, *, chief: bool
+) -> AbstractContextManager[Uploads]:
+    """What brings the run to its bucket, if it has one."""
+    if not config.runs_address:
+        return nullcontext(NoUploads())
+    from trainer.uploader import uploading  # only now: the client of Cloud Storage takes half a second
+
+    return uploading(config, manifest.fingerprint, folder, stop, chief=chief)
+
+
+@contextmanager
+def _fetched_again(config: TrainConfig) -> Iterator[None]:
+    """A copy of a dataset that has been damaged since it was fetched is no reason to give up."""
+    try:
+        yield
+    except DatasetError as error:
+        if not config.tfrecords_address:
+            raise
+        from trainer import staging
+
+        staging.forget(config.tfrecords)
+        cause = str(error).partition(" To fix it: ")[0]
+        raise cli.FaultError(
+            f"{cause} This copy of {config.tfrecords_address} was right when it was fetched. To fix it: run the same "
+            "command again, it fetches what is damaged; if it lasts, look at the disk."
+        ) from error
 
 
 def _train_and_test(
@@ -51,9 +88,10 @@ def _train_and_test(
     folder: Path,
     strategy: tf.distribute.Strategy,
     stop: StopSignal,
+    uploads: Uploads,
     *,
     chief: bool,
-) -> Path:
+) -> None:
     cli.say(f"{config.organ}: {_sizes(manifest)}; {cluster.describe(strategy)}, {config.precision}")
 
     # ── Model, optimizer, and where the run stood ────────────────────────────────────────────────────────────────
@@ -66,7 +104,7 @@ def _train_and_test(
             optimizer = keras.optimizers.Adamax(config.learning_rate)
             optimizer.build(model.trainable_variables)
         identity = Identity(manifest.fingerprint, config.settings())
-        checkpoints = Checkpoints(folder / CHECKPOINTS, model, optimizer, identity)
+        checkpoints = Checkpoints(folder / CHECKPOINTS, model, optimizer, identity, uploads)
         if chief:
             checkpoints.clean()
         progress = checkpoints.restore_last() or Progress()
@@ -78,12 +116,12 @@ def _train_and_test(
     job = _job(config, manifest, strategy, model, optimizer, checkpoints, folder, stop)
     progress = train(job, progress)
     if not chief:
-        return folder / REPORT
+        return
 
     # ── Export the best epoch, then test what was exported: the numbers are those of the file that is served ─────
     with stop.at_once():
         checkpoints.restore_best(progress)
-        return test_and_report(config, manifest, folder, strategy, model, progress)
+        test_and_report(config, manifest, folder, strategy, model, progress)
 
 
 def _job(

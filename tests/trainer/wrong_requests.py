@@ -121,7 +121,8 @@ def _in_cluster(text: str, *more: str) -> Make:
 
 
 INTEGERS = ("epochs", "batch_size", "image_size", "patience", "seed", "logical_cpus", "num_workers", "worker_port")
-TIMES = ("checkpoint_deadline", "step_timeout", "start_timeout")
+TIMES = ("checkpoint_deadline", "step_timeout", "start_timeout", "stop_timeout")
+BAD_SIZES = ("", "100", "0GB", "-1GB", "1gb", "1 GB", "1GiB", "1e3GB", "nanGB", "GB", "9" * 400 + "GB", "9999999TB")
 BAD_INTEGERS = ("", "many", "1.5", "nan", "inf", "-1", "9" * 30)
 BAD_NUMBERS = ("", "fast", "nan", "inf", "-inf", "0", "-0.1", "1e400", "10")
 BAD_TIMES = ("", "10", "-5m", "10x", "m", "1e3s", "nan", "1h30m", "9" * 400 + "h")
@@ -144,7 +145,14 @@ FLAGS = (
     *(flag(f"--organ={value}", "`--organ`", "gland") for value in ("", "liver", "gland,", "../gland", "/etc", ".")),
     flag("--organ=all,gland", "`--organ`", "'all'"),
     *(flag(f"--{name}=", f"`--{name}`", "folder") for name in ("tfrecords", "runs")),
-    *(flag(f"--{name}=gs://bucket/x", f"`--{name}`", "mount") for name in ("tfrecords", "runs")),
+    *(
+        flag(f"--{name}={value}", f"`--{name}`", f"gs://my-bucket/{name}")
+        for name in ("tfrecords", "runs")
+        for value in ("gs://", "gs:///x", "gs://B/x", "gs://lab/../x", "gs://lab/a//b")
+    ),
+    *(flag(f"--{name}=s3://lab/x", f"`--{name}`", "s3://lab/x") for name in ("tfrecords", "runs")),
+    *(flag(f"--scratch_budget={value}", "`--scratch_budget`", "100GB") for value in BAD_SIZES),
+    flag("--scratch=gs://lab/scratch", "`--scratch`", "local"),
     *(flag(f"--{name}=~nobody_of_that_name/x", f"`--{name}`") for name in ("tfrecords", "runs")),
     *(flag(f"--{name}=/tmp/{'x' * 5000}", f"`--{name}`", "too long") for name in ("tfrecords", "runs")),
     flag("--learnin_rate=1", "learnin_rate", "learning_rate"),
