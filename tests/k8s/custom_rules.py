@@ -2,7 +2,7 @@
 
     violations(manifests)       # ["JobSet cytotrain: no field maxRestart", …], empty if all is well
 
-Fields: https://jobset.sigs.k8s.io/docs/reference/jobset.v1alpha2/ (0.8 and newer), and
+Fields: https://jobset.sigs.k8s.io/docs/reference/jobset.v1alpha2/ (0.10.1 and newer), and
 https://kueue.sigs.k8s.io/docs/reference/kueue.v1beta2/ (0.15 and newer). Only those used here are known; one that is
 added has to be looked up there and written down in `FIELDS`.
 """
@@ -42,6 +42,7 @@ JOBSET = {
                             "PodFailurePolicy",
                         )
                     ],
+                    "onJobFailureMessagePatterns": [str],
                     "targetReplicatedJobs": [str],
                 }
             ],

@@ -17,9 +17,13 @@ ACTIONS = {"FailJob", "FailIndex", "Ignore", "Count"}
 MAX_RULES, MAX_INDEXES = 20, 100_000
 
 
-def violations(job: Spec) -> list[str]:
-    """Why a Job is refused, or isn't as every Job here has to be."""
-    return [*_indexes(job), *_failure_policy(job), *_bounds(job), *_exit_codes(job)]
+def violations(job: Spec, *, restarted_by_set: bool = False) -> list[str]:
+    """Why a Job is refused, or isn't as every Job here has to be.
+
+    One that its JobSet restarts as a whole leaves to that what becomes of a pod that was stopped.
+    """
+    stopped = "FailJob" if restarted_by_set else "Ignore"
+    return [*_indexes(job), *_failure_policy(job), *_bounds(job), *_exit_codes(job, stopped=stopped)]
 
 
 def _indexes(job: Spec) -> Iterator[str]:
@@ -94,17 +98,18 @@ def _bounds(job: Spec) -> Iterator[str]:
         yield "no time for a checkpoint, or too much"
 
 
-def _exit_codes(job: Spec) -> Iterator[str]:
+def _exit_codes(job: Spec, *, stopped: str) -> Iterator[str]:
     """Exit codes mean what they mean in the code."""
     rules = job.get("podFailurePolicy", {}).get("rules", [])
     by_code = {
         code: rule["action"] for rule in reversed(rules) for code in rule.get("onExitCodes", {}).get("values", [])
     }
-    fail = "FailIndex" if "backoffLimitPerIndex" in job else "FailJob"
-    if by_code != {cli.EXIT_REQUEST: fail, cli.EXIT_PREEMPTED: "Ignore", SIGTERM_EXIT: "Ignore"}:
+    # What can't be done for one index can be for others, unless all are needed.
+    fail = "FailIndex" if "backoffLimitPerIndex" in job and job.get("maxFailedIndexes") != 0 else "FailJob"
+    if by_code != {cli.EXIT_REQUEST: fail, cli.EXIT_PREEMPTED: stopped, SIGTERM_EXIT: stopped}:
         yield f"exit codes are taken for {by_code}"
     disruption = [{"type": "DisruptionTarget", "status": "True"}]
-    if [rule["action"] for rule in rules if rule.get("onPodConditions") == disruption] != ["Ignore"]:
+    if [rule["action"] for rule in rules if rule.get("onPodConditions") == disruption] != [stopped]:
         yield "an evicted pod counts as a fault"
     if rules and rules[0]["action"] != fail:
         yield "a wrong request is retried if its node is drained"

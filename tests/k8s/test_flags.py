@@ -1,5 +1,7 @@
 """The flags that pods are given mean something to the programs that get them, down to the last flag."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +15,13 @@ from data_pipeline import cli
 ROOT = K8S.parent
 MOUNT = "/etc/cytotrain"
 WITH_JOBS = [folder for folder in FOLDERS if folder != "loader"]
+ENTRYPOINT: list[str] = json.loads(re.findall(r"^ENTRYPOINT (.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[0])
 INDEX = "JOB_COMPLETION_INDEX"
 
 
 def _command(container: Manifest, folder: Path, index: int) -> list[str]:
     """What the container runs, with the Job's index put in as Kubernetes does."""
-    words = container.get("command", ["python", "-m"]) + container["args"]
+    words = container.get("command", ENTRYPOINT) + container["args"]
     words = [word.replace(f"$({INDEX})", str(index)).replace(MOUNT, str(folder)) for word in words]
     return [sys.executable, *words[1:]]
 

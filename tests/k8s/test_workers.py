@@ -1,6 +1,7 @@
 """Training by several workers, as a Job, a JobSet or in a queue: held against how the trainer finds the others."""
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from manifests import K8S, job_names, job_specs, main_container, of_kind, pod_te
 from network_rules import matches
 from pod_rules import GPU, amount
 from trainer_view import seen_by_trainer
+
+UNCOUNTED = "RestartJobSetAndIgnoreMaxRestarts"
 
 
 @pytest.mark.parametrize("folder", ["gpu", "multi-worker", "gke", "jobset", "kueue"])
@@ -36,6 +39,14 @@ def test_every_worker_finds_all_others_under_the_names_that_kubernetes_gives_the
     addresses = [f"{name}-{i}.{job['template']['spec']['subdomain']}:{port['containerPort']}" for i in range(count)]
     for index in range(count):
         assert seen_by_trainer(manifests, tmp_path, index)["workers"] == [index, addresses]
+
+
+@pytest.mark.parametrize("folder", ["multi-worker", "kueue"])
+def test_a_worker_that_is_given_up_is_missed_by_all_and_none_waits_for_the_faults_of_others(
+    kubectl: str, folder: str
+) -> None:
+    job = job_specs(render(kubectl, f"overlays/{folder}"))["train"]
+    assert (job["backoffLimitPerIndex"], job["maxFailedIndexes"]) == (3, 0)
 
 
 @pytest.mark.parametrize("folder", ["multi-worker", "jobset", "kueue"])
@@ -79,8 +90,29 @@ def test_a_set_converts_first_and_restarts_as_a_whole(kubectl: str) -> None:
     assert "initContainers" not in train["template"]["spec"]["template"]["spec"]
     assert train["template"]["spec"]["backoffLimit"] == 0
     assert jobset["spec"]["failurePolicy"]["maxRestarts"] > 0
-    final = [rule["onJobFailureReasons"] for rule in jobset["spec"]["failurePolicy"]["rules"]]
-    assert final == [["PodFailurePolicy"], ["DeadlineExceeded"]]
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "action"),
+    [
+        ("PodFailurePolicy", "Container train for pod x failed with exit code 2 matching FailJob rule", "FailJobSet"),
+        ("PodFailurePolicy", "Container train for pod x failed with exit code 75 matching FailJob rule", UNCOUNTED),
+        ("PodFailurePolicy", "Container train for pod x failed with exit code 143 matching FailJob rule", UNCOUNTED),
+        ("PodFailurePolicy", "Pod x has condition DisruptionTarget matching FailJob rule at index 2", UNCOUNTED),
+        ("BackoffLimitExceeded", "Job has reached the specified backoff limit", "RestartJobSet"),
+        ("DeadlineExceeded", "Job was active longer than specified deadline", "FailJobSet"),
+    ],
+)
+def test_what_a_pod_ends_with_decides_about_the_set(kubectl: str, reason: str, message: str, action: str) -> None:
+    """The messages are those that Kubernetes writes into a failed Job's condition."""
+    (jobset,) = of_kind(render(kubectl, "overlays/jobset"), "JobSet")
+    matching = (
+        rule["action"]
+        for rule in jobset["spec"]["failurePolicy"]["rules"]
+        if reason in rule["onJobFailureReasons"]
+        and any(re.search(pattern, message) for pattern in rule.get("onJobFailureMessagePatterns", [""]))
+    )
+    assert next(matching, "RestartJobSet") == action
 
 
 def test_a_sets_jobs_are_those_of_multi_worker(kubectl: str) -> None:
@@ -90,6 +122,9 @@ def test_a_sets_jobs_are_those_of_multi_worker(kubectl: str) -> None:
         del job["ttlSecondsAfterFinished"]
     del theirs["train"]["template"]["spec"]["initContainers"]
     theirs["train"]["backoffLimit"] = 0
+    del theirs["train"]["backoffLimitPerIndex"], theirs["train"]["maxFailedIndexes"]
+    for rule in theirs["train"]["podFailurePolicy"]["rules"]:
+        rule["action"] = "FailJob"
     assert ours == theirs
 
 
