@@ -12,13 +12,14 @@ off by default; `pixel_changes.py` says what each does and where it is from.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from trainer.augment_config import Augmentation
 from trainer.pixel_changes import blurred, cut_out, stain_maps, stained
 from trainer.randomness import uniform
 
@@ -26,46 +27,6 @@ from trainer.randomness import uniform
 _DRAWN = 18
 PACKED = 24  # columns of `Draws.packed`
 _QUARTER_COS, _QUARTER_SIN = np.array([1.0, 0.0, -1.0, 0.0]), np.array([0.0, 1.0, 0.0, -1.0])
-_WIDEST_ZOOM = (0.1, 10.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Augmentation:
-    """How far each change may go. `Augmentation.none()` changes nothing.
-
-    `shift` and `cutout` are shares of the image's side, `stain` of the stains' strength, `blur_px` is the largest σ.
-    """
-
-    rotation_degrees: float = 30.0
-    shift: float = 0.15
-    zoom: tuple[float, float] = (0.8, 1.2)
-    flips: bool = True
-    brightness: tuple[float, float] = (0.5, 1.5)
-    quarter_turns: bool = False
-    stain: float = 0.0
-    blur_px: float = 0.0
-    cutout: float = 0.0
-
-    @classmethod
-    def none(cls) -> "Augmentation":
-        return cls(rotation_degrees=0.0, shift=0.0, zoom=(1.0, 1.0), flips=False, brightness=(1.0, 1.0))
-
-    def scaled(self, strength: float) -> "Augmentation":
-        """Every range `strength` times as wide, by one number for all of them as in RandAugment (Cubuk et al. 2020).
-
-        1 changes nothing, 0 leaves flips and quarter turns alone, which have no range.
-        """
-        low, high = _WIDEST_ZOOM
-        return replace(
-            self,
-            rotation_degrees=min(self.rotation_degrees * strength, 180.0),
-            shift=min(self.shift * strength, 1.0),
-            zoom=(max(1 + (self.zoom[0] - 1) * strength, low), min(1 + (self.zoom[1] - 1) * strength, high)),
-            brightness=(max(1 + (self.brightness[0] - 1) * strength, 0.0), 1 + (self.brightness[1] - 1) * strength),
-            stain=min(self.stain * strength, 1.0),
-            blur_px=self.blur_px * strength,
-            cutout=min(self.cutout * strength, 1.0),
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from trainer.augment import PACKED, Augmentation, draw, make_augment
-from trainer.mixing import MIX_PACKED, Mixing, draw_mix, mixed
+from trainer.augment import PACKED, draw, make_augment
+from trainer.augment_config import Augmentation, Mixing
+from trainer.mixing import MIX_PACKED, draw_mix, mixed
 from trainer.order import TrainOrder, spread
 from trainer.records import RecordReader
 

@@ -18,23 +18,12 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from scipy.special import betaincinv  # type: ignore[import-untyped]
 
+from trainer.augment_config import Mixing
 from trainer.randomness import hash64, uniform
 
 MIX_PACKED = 6  # columns of `Mix.packed`
 _STREAM, _PARTNER = 0x6D6978, 0x70617274
 _DRAWN = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Mixing:
-    """The parameters α of the Beta(α, α) that shares are drawn from; 0 switches off. With both, each image gets one."""
-
-    mixup: float = 0.0
-    cutmix: float = 0.0
-
-    @property
-    def on(self) -> bool:
-        return bool(self.mixup or self.cutmix)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from data_pipeline.sources import open_sources
 from data_pipeline.stages import convert
 from tests.benchmarks.comparison import TURNS, Row, in_turns, table
 from tests.benchmarks.smears import ORGAN, draw_jpegs
-from trainer.augment import Augmentation
+from trainer.augment_config import Augmentation
 from trainer.input_pipeline import Layout, TrainInput, train_batches
 from trainer.order import TrainOrder
 from trainer.records import RecordReader

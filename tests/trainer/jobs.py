@@ -11,7 +11,7 @@ import tensorflow as tf
 from data_pipeline.cli import Preempted
 from data_pipeline.manifest import Manifest
 from tests.trainer.conftest import SIZE
-from trainer.augment import Augmentation
+from trainer.augment_config import Augmentation
 from trainer.checkpoints import Checkpoints, Progress
 from trainer.cluster import layout_of
 from trainer.input_pipeline import TrainInput

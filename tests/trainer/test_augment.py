@@ -9,7 +9,8 @@ import tensorflow as tf
 from PIL import Image
 from scipy.stats import ks_2samp
 
-from trainer.augment import Augmentation, draw, warp
+from trainer.augment import draw, warp
+from trainer.augment_config import Augmentation
 
 SIZE = 64
 

@@ -7,9 +7,10 @@ import pytest
 
 from data_pipeline.manifest import Manifest
 from tests.trainer.conftest import SIZE
-from trainer.augment import PACKED, Augmentation, draw, make_augment
+from trainer.augment import PACKED, draw, make_augment
+from trainer.augment_config import Augmentation, Mixing
 from trainer.input_pipeline import Layout, TrainInput, decode_stored, evaluation_batches, train_batches
-from trainer.mixing import Mixing, draw_mix, mixed
+from trainer.mixing import draw_mix, mixed
 from trainer.order import TrainOrder
 from trainer.records import RecordReader
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from data_pipeline.cli import Preempted
 from tests.trainer.conftest import SIZE
 from tests.trainer.jobs import ONE, Dataset, StopAfter, job_of
-from trainer.augment import Augmentation
+from trainer.augment_config import Augmentation
 from trainer.checkpoints import Progress
 from trainer.cluster import layout_of
 from trainer.input_pipeline import TrainInput, train_batches

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import beta, kstest
 
-from trainer.mixing import Mixing, draw_mix, mixed
+from trainer.augment_config import Mixing
+from trainer.mixing import draw_mix, mixed
 
 SIZE, BATCH = 40, 8
 BOTH = Mixing(mixup=0.4, cutmix=1.0)

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 from scipy.ndimage import gaussian_filter
 
-from trainer.augment import Augmentation, Draws, draw, make_augment
+from trainer.augment import Draws, draw, make_augment
+from trainer.augment_config import Augmentation
 from trainer.pixel_changes import HED, blurred, cut_out, radius, stain_maps, stained
 
 SIZE, BATCH = 48, 6
