@@ -21,6 +21,7 @@ PROGRAMS = {
     "data_pipeline": ("data_pipeline", "turn image folders into sealed TFRecord datasets"),
     "data_pipeline.verify": ("data_pipeline.verify", "check a dataset against its seal, and for leaks"),
     "data_pipeline.synthesize": ("data_pipeline.synthesize", "draw images to try it all with"),
+    "trainer.preview": ("trainer.preview", "see what training will see"),
     "trainer": ("trainer", "train on a dataset, test, and write report and model"),
     "trainer.evaluate": ("trainer.evaluate", "test a model on another dataset"),
     "trainer.predict": ("trainer.predict", "predict the diagnosis of images"),
