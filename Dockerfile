@@ -1,7 +1,9 @@
-# Both programs in one image: `docker build --tag cytotrain .`, then
+# All programs in one image: `docker build --tag cytotrain .`, or `make image`, which labels it; then
+#   docker run cytotrain          # which programs there are, and how to call them
 #   docker run --volume "$PWD:/data" cytotrain data_pipeline --organ=cervix --images=images --tfrecords=tfrecords
 #   docker run --volume "$PWD:/data" cytotrain trainer --organ=cervix --tfrecords=tfrecords --runs=runs
-# For NVIDIA GPUs add `--build-arg VARIANT=gpu`. To pin the base, `--build-arg BASE=…@sha256:…`.
+# For NVIDIA GPUs add `--build-arg VARIANT=gpu`; the host needs its driver and the container toolkit, nothing else.
+# To pin the base, `--build-arg BASE=python:3.11-slim-bookworm@sha256:…`.
 ARG BASE=python:3.11-slim-bookworm
 
 # ── The locked dependencies, in a virtual environment without pip ──────────────────────────────────────────────────
@@ -13,7 +15,8 @@ ENV PIP_NO_CACHE_DIR=1 \
 WORKDIR /src
 COPY requirements/runtime.txt requirements/gpu.txt requirements/
 # Some locked packages are sources only. They are built with the locked setuptools and wheel: nothing unlocked comes in.
-# TensorFlow's C++ headers go: there is no compiler to read them.
+# Then what no program reads goes, a tenth of it all: C++ headers, the packages' own tests, and the compiler front end
+# that TensorFlow lists but never imports. Licences stay.
 RUN case "${VARIANT}" in \
         cpu) lock=requirements/runtime.txt ;; \
         gpu) lock=requirements/gpu.txt ;; \
@@ -23,7 +26,11 @@ RUN case "${VARIANT}" in \
     && sed -n '/^\(packaging\|setuptools\|wheel\)==/,/[^\\]$/p' "${lock}" > requirements/build.txt \
     && pip --python /opt/venv/bin/python install --require-hashes -r requirements/build.txt \
     && pip --python /opt/venv/bin/python install --require-hashes --no-build-isolation -r "${lock}" \
-    && rm -r /opt/venv/lib/python3.*/site-packages/tensorflow/include
+    && site="$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+    && rm -r "${site}/tensorflow/include" "${site}/pyarrow/include" "${site}/clang/native" \
+    && for package in numpy scipy sklearn matplotlib mpl_toolkits pyarrow h5py; do \
+        find "${site}/${package}" -type d -name tests -prune -exec rm -r {} +; \
+    done
 
 # ── This project, apart from them, so that a new version is a small layer ──────────────────────────────────────────
 FROM dependencies AS project
@@ -34,6 +41,9 @@ RUN pip --python /opt/venv/bin/python install --no-deps --no-build-isolation --t
 
 # ── What runs ──────────────────────────────────────────────────────────────────────────────────────────────────────
 FROM ${BASE}
+# The base's own pip goes, and every bit that lets a program run as someone else.
+RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3.*/*-packages/* \
+    && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=project /opt/project /opt/project
 # The root file system may be read-only and the user may be any number: only /tmp and mounted volumes are written to.
@@ -46,8 +56,7 @@ ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/
     LANG=C.UTF-8 \
     HOME=/tmp \
     KERAS_HOME=/tmp/keras \
-    MPLCONFIGDIR=/tmp/matplotlib \
-    TF_CPP_MIN_LOG_LEVEL=1
+    MPLCONFIGDIR=/tmp/matplotlib
 # NVIDIA's container runtime reads these two; without it they mean nothing.
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
@@ -58,12 +67,13 @@ ARG BASE
 ARG VARIANT=cpu
 ARG VERSION=unknown
 ARG REVISION=unknown
+ARG CREATED=unknown
 LABEL org.opencontainers.image.title="cytotrain" \
       org.opencontainers.image.description="Microscope images to sealed TFRecords to a trained classifier (${VARIANT})" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
       org.opencontainers.image.base.name="${BASE}"
 # No shell in between, so that SIGTERM reaches Python.
-ENTRYPOINT ["python", "-m"]
-CMD ["data_pipeline", "--help"]
+ENTRYPOINT ["python", "-m", "trainer.container"]

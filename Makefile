@@ -48,8 +48,8 @@ image: export TZ = UTC
 image:
 	docker build --tag $(IMAGE):$(TAG) --build-arg VARIANT=$(VARIANT) --build-arg BASE=$(BASE) \
 		--build-arg VERSION=$(VERSION) \
-		--build-arg REVISION=$$(git describe --always --abbrev=40 --exclude='*' --dirty) \
-		--build-arg CREATED=$$(git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ) \
+		--build-arg REVISION=$$(git describe --always --abbrev=40 --exclude='*' --dirty || echo unknown) \
+		--build-arg CREATED=$$(git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ || echo unknown) \
 		$(if $(findstring @,$(BASE)),--label org.opencontainers.image.base.digest=$(lastword $(subst @, ,$(BASE)))) \
 		$(if $(SOURCE),--label org.opencontainers.image.source=$(SOURCE)) $(DOCKER_ARGS) .
 	@docker history --human --format '{{.Size}}\t{{.CreatedBy}}' $(IMAGE):$(TAG) | grep -v '^0B' | cut -c 1-100

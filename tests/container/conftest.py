@@ -1,4 +1,4 @@
-"""The image, built from the unmodified Dockerfile in a real engine, and a way to run it as locked down as a pod is.
+"""The image, built by `make image` in a real engine, and a way to run it as locked down as a pod is.
 
 BASE names the base image to build from; without it, a stand-in is made of Debian packages (make_base_image.sh).
 """
@@ -42,10 +42,13 @@ def base_image(engine: Engine) -> str:
 
 @pytest.fixture(scope="session")
 def image(engine: Engine, base_image: str) -> str:
-    """The tag of the image that the Dockerfile makes."""
-    args = [f"--build-arg={name}" for name in PROXIES if name in os.environ]
-    args += [f"--build-arg=BASE={base_image}", f"--tag={IMAGE}", "--network=host", str(ROOT)]
-    done = engine.docker("build", *args, timeout_s=1800)
+    """The image that `make image` makes of the Dockerfile as it is."""
+    name, _, tag = IMAGE.partition(":")
+    args = ["--network=host", *(f"--build-arg={proxy}" for proxy in PROXIES if proxy in os.environ)]
+    command = ["make", "image", f"BASE={base_image}", f"IMAGE={name}", f"TAG={tag}", f"DOCKER_ARGS={' '.join(args)}"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=engine.environment(), capture_output=True, text=True, check=False, timeout=1800
+    )
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return IMAGE
 

@@ -20,6 +20,9 @@ debootstrap --variant=minbase --include=ca-certificates,python3,python3-pip,pyth
 
 for name in python python3 python3.11; do ln -s /usr/bin/python3.11 "$root/usr/local/bin/$name"; done
 rm --force "$root"/usr/lib/python3.11/EXTERNALLY-MANAGED
+# Where the real one has its installer, so that the Dockerfile finds it there.
+mv "$root"/usr/bin/pip* "$root/usr/local/bin/"
+mv "$root"/usr/lib/python3/dist-packages/{pip,setuptools,wheel,pkg_resources}* "$root/usr/local/lib/python3.11/dist-packages/"
 rm --recursive --force "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
 
 # A machine behind a proxy trusts certificates of its own.

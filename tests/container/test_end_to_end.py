@@ -1,12 +1,15 @@
 """Images to predictions in containers, with the very commands of k8s/base, on a folder that stands for its volume.
 
+The one training there is is stopped half-way and run again, as happens to a pod on a spot node.
 Each container has a read-only root, no capability, no network and bounded memory; only /data and /tmp can be written.
 """
 
 import csv
 import json
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -22,11 +25,11 @@ Run = Callable[..., CompletedProcess[str]]
 
 BASE = Path(__file__).parents[2] / "k8s" / "base"
 UID = 65532
-SIGTERM_EXIT = 143
 ORGAN = "cervix"
+EPOCHS = 20  # under a second each: time enough to stop it, and soon over
 SMALLER = {
     "convert": ("--image_size=64", "--workers=2"),
-    "train": ("--epochs=1", "--batch_size=16"),
+    "train": (f"--epochs={EPOCHS}", "--batch_size=16"),
 }
 CONFIG = ("--volume", f"{BASE}/flags:/etc/cytotrain:ro")
 
@@ -57,11 +60,47 @@ def dataset(run: Run, data: Path) -> Path:
     return data / "tfrecords" / ORGAN
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a container ended, and what it said."""
+
+    code: int
+    log: str
+    stopping_s: float = 0
+
+
 @pytest.fixture(scope="module")
-def trained(run: Run, data: Path, dataset: Path) -> Path:
-    """The folder of the run that the train Job leaves."""
-    done = run(*_job_args("train"), data=data, options=CONFIG, timeout_s=1200)
+def stopped(engine: Engine, image: str, data: Path, dataset: Path) -> Ended:
+    """What the train Job's container does when it is stopped after its first epoch."""
+    options = (*LOCKED_DOWN, f"--volume={data}:/data", *CONFIG)
+    done = engine.docker("run", "--detach", *options, image, *_job_args("train"))
     assert done.returncode == 0, done.stderr
+    container = done.stdout.strip()
+    try:
+        end_s = time.monotonic() + 300
+        while not list((data / "runs").rglob("checkpoints/last.json")) and time.monotonic() < end_s:
+            time.sleep(0.05)
+        stop_s = time.monotonic()
+        engine.docker("stop", "-t", "60", container)
+        stopping_s = time.monotonic() - stop_s
+        (inspected,) = json.loads(engine.docker("inspect", container).stdout)
+        log = engine.docker("logs", container)
+        return Ended(inspected["State"]["ExitCode"], log.stdout + log.stderr, stopping_s)
+    finally:
+        engine.docker("rm", "--force", container)
+
+
+@pytest.fixture(scope="module")
+def resumed(run: Run, data: Path, stopped: Ended) -> Ended:
+    """What the same command does when it is given again."""
+    done = run(*_job_args("train"), data=data, options=CONFIG, timeout_s=1200)
+    return Ended(done.returncode, done.stdout + done.stderr)
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, resumed: Ended) -> Path:
+    """The folder of the run that the train Job leaves in the end."""
+    assert resumed.code == cli.EXIT_DONE, resumed.log
     (folder,) = (data / "runs" / ORGAN).iterdir()
     return folder
 
@@ -90,12 +129,36 @@ def test_the_wait_before_training_gives_up_without_a_dataset(run: Run, tmp_path:
     assert done.returncode == cli.EXIT_REQUEST
 
 
+def test_a_stopped_training_saves_in_time_and_asks_to_be_run_again(stopped: Ended) -> None:
+    assert stopped.code == cli.EXIT_PREEMPTED, stopped.log
+    assert stopped.stopping_s < 15, "a spot node gives no more"
+
+
+def test_run_again_it_goes_on_after_the_step_that_was_saved(data: Path, stopped: Ended, resumed: Ended) -> None:
+    assert resumed.code == cli.EXIT_DONE, resumed.log
+    (saved,) = re.findall(r"Stopped after step (\d+)", stopped.log)
+    assert re.findall(r"goes on after step (\d+)", resumed.log) == [saved]
+    (run,) = (data / "runs" / ORGAN).iterdir()
+    last = json.loads((run / "checkpoints" / "last.json").read_text(encoding="utf-8"))["checkpoint"]
+    assert 0 < int(saved) < int(last.removeprefix("step-"))
+    history = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["history"]
+    assert [epoch["epoch"] for epoch in history] == list(range(1, EPOCHS + 1))
+
+
 def test_the_train_jobs_command_leaves_numbers_a_report_and_a_model(trained: Path) -> None:
     metrics = json.loads((trained / "metrics.json").read_text(encoding="utf-8"))
     assert 0 <= metrics["test"]["accuracy"] <= 1
     assert metrics["test"]["n"] > 0
     assert (trained / "report.html").stat().st_size > 1000
     assert (trained / "model" / "saved_model.pb").is_file()
+
+
+def test_the_model_is_tested_again_with_the_same_result(run: Run, data: Path, trained: Path) -> None:
+    model = f"--model=/data/{trained.relative_to(data)}"
+    done = run("trainer.evaluate", model, "--tfrecords=/data/tfrecords", f"--organ={ORGAN}", data=data)
+    assert done.returncode == 0, done.stderr
+    again = json.loads(done.stdout.splitlines()[-1])["test"]
+    assert again == json.loads((trained / "metrics.json").read_text(encoding="utf-8"))["test"]
 
 
 def test_the_model_predicts_images(run: Run, data: Path, trained: Path) -> None:
@@ -111,32 +174,6 @@ def test_the_model_predicts_images(run: Run, data: Path, trained: Path) -> None:
 def test_a_dataset_that_is_not_there_is_never_retried(run: Run, tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     assert run(*_job_args("train"), data=tmp_path, options=CONFIG).returncode == cli.EXIT_REQUEST
-
-
-def test_a_stopped_training_saves_and_asks_to_be_run_again(
-    engine: Engine, image: str, data: Path, dataset: Path, long_training: str
-) -> None:
-    runs = data / "long"
-    end_s = time.monotonic() + 300
-    while not list(runs.rglob("checkpoints/*")) and time.monotonic() < end_s:
-        time.sleep(0.5)
-    stop_s = time.monotonic()
-    engine.docker("stop", "--time=60", long_training)
-    assert time.monotonic() - stop_s < 15, "a spot node gives no more"
-    (state,) = json.loads(engine.docker("inspect", long_training).stdout)
-    assert state["State"]["ExitCode"] == cli.EXIT_PREEMPTED, engine.docker("logs", long_training).stderr[-3000:]
-    assert list(runs.rglob("checkpoints/*"))
-
-
-@pytest.fixture
-def long_training(engine: Engine, image: str, data: Path, dataset: Path) -> Iterator[str]:
-    """A training that would go on for hours, in a container that is started and not awaited."""
-    args = (*_job_args("train"), "--runs=/data/long", "--epochs=10000")
-    done = engine.docker("run", "--detach", *LOCKED_DOWN, f"--volume={data}:/data", *CONFIG, image, *args)
-    assert done.returncode == 0, done.stderr
-    container = done.stdout.strip()
-    yield container
-    engine.docker("rm", "--force", container)
 
 
 def _wait_for_dataset(run: Run, data: Path, *flags: str) -> CompletedProcess[str]:

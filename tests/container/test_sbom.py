@@ -12,11 +12,10 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from requirements.sbom import read_lock
+
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "requirements" / "sbom.py"
-sys.path.append(str(PROGRAM.parent))
-from sbom import read_lock  # noqa: E402
-
 ONE, OTHER = "1" * 64, "2" * 64
 LOCK = f"""\
 example-one==1.5 \\
