@@ -5,12 +5,14 @@ Usage: python -m data_pipeline --organ=ORGAN --images=DIR --tfrecords=DIR
   --images     a folder that holds ORGAN/DIAGNOSIS/image files at any depth below DIAGNOSIS, one organ's folder alone,
                an archive of either as downloaded (.zip, .tar, .tar.gz), or tfds:NAME, a tensorflow-datasets set
   --tfrecords  gets ORGAN/ with train, validation and test shards, manifest.json, quarantine.csv and card.html
+               Both may be folders of a bucket of Cloud Storage, gs://BUCKET/FOLDER.
 
 Examples:
   python -m data_pipeline --organ=cervix --images=images --tfrecords=tfrecords
   python -m data_pipeline --organ=cervix,lung --images=images --tfrecords=tfrecords --image_size=128
   python -m data_pipeline --organ=lung --images=LC25000.zip --tfrecords=tfrecords
   python -m data_pipeline --organ=all --images=tfds:colorectal_histology --tfrecords=tfrecords
+  python -m data_pipeline --organ=cervix --images=gs://lab/images --tfrecords=gs://lab/tfrecords
   python -m data_pipeline --organ=all --images=images --tfrecords=tfrecords --group_by='regex:^[^/]+/(?P<group>[^_]+)_'
 
 Every file is read and decoded once; what can't be used is listed in quarantine.csv with its reason, and nothing is lost
@@ -20,6 +22,10 @@ where it was when the same command is given again.
 Several machines share the work over one --tfrecords folder if each runs the same command with --num_workers=N and its
 own --worker from 0 to N-1 (in a Kubernetes Indexed Job that number is known). To run one stage at a time instead, give
 all workers --stage=inspect, then worker 0 --stage=plan, all --stage=write, and worker 0 --stage=seal.
+
+A dataset for a bucket is made in the folder --scratch and then published: files first, the manifest last. What is
+inspected is kept in the bucket too, so that a machine that is lost, and its disk, only costs what it had under way.
+Credentials come from the environment: Workload Identity, or `gcloud auth application-default login`.
 
 Exit codes: 0 done, 2 the request is wrong, 75 stopped by SIGTERM (run it again), anything else a fault.
 """
@@ -34,6 +40,8 @@ from pathlib import Path
 from absl import flags
 
 from data_pipeline import cli
+from data_pipeline.bucket import BucketFolder
+from data_pipeline.bucket_source import BucketSource
 from data_pipeline.conversion import STAGES, Conversion, Share
 from data_pipeline.csv_table import table_sha256
 from data_pipeline.folder_source import FolderSource
@@ -41,9 +49,10 @@ from data_pipeline.given_splits import parse_split_table
 from data_pipeline.grouping import parse_rule
 from data_pipeline.manifest import QUARANTINE_NAME, Manifest
 from data_pipeline.parallel import available_cpus
+from data_pipeline.scratch import scratch_for
 from data_pipeline.settings import Settings
 from data_pipeline.sources import Source, open_sources
-from data_pipeline.storage import local_path
+from data_pipeline.storage import in_bucket, local_path
 
 ORGAN_NAME = re.compile(r"[\w][\w .-]*")
 LEADERS_STAGES = ("plan", "seal")
@@ -55,9 +64,17 @@ def define_flags() -> None:
     default = Settings()
     flags.DEFINE_list("organ", None, "Organ to convert: a folder of --images, a comma-separated list, or `all`.")
     flags.DEFINE_string(
-        "images", None, "Folder of ORGAN/DIAGNOSIS/image files, one organ's folder, an archive of either, or tfds:NAME."
+        "images",
+        None,
+        "Folder of ORGAN/DIAGNOSIS/image files, one organ's folder, an archive of either, gs://BUCKET/FOLDER, or "
+        "tfds:NAME.",
     )
-    flags.DEFINE_string("tfrecords", None, "Folder that gets a dataset per organ.")
+    flags.DEFINE_string("tfrecords", None, "Folder, or gs://BUCKET/FOLDER, that gets a dataset per organ.")
+    flags.DEFINE_string(
+        "scratch",
+        "",
+        "With --tfrecords=gs://…: folder to work in; by default `cytotrain` in the one for temporary files.",
+    )
     flags.DEFINE_integer("image_size", default.image_size, "Stored width and height in pixels.", lower_bound=8)
     flags.DEFINE_float("test_fraction", default.test_fraction, "Share of all images that is held out for the test.")
     flags.DEFINE_float("validation_fraction", default.validation_fraction, "Share of the other images for validation.")
@@ -105,12 +122,14 @@ def conversions_from_flags(values: flags.FlagValues) -> list[Conversion]:
     """A conversion for each organ. Raises `RequestError` for values that can't work."""
     _check_fractions(values)
     sources = open_sources(values.images, values.organ)
-    tfrecords = local_path("tfrecords", values.tfrecords)
+    bucket = BucketFolder.of("tfrecords", values.tfrecords) if in_bucket(values.tfrecords) else None
+    tfrecords = scratch_for(values.scratch, bucket) if bucket else local_path("tfrecords", values.tfrecords)
     for organ in sources:
         if not ORGAN_NAME.fullmatch(organ):
             fix = "rename the folder"
             raise cli.invalid_flag("organ", expected="letters, digits, spaces and _ . -", received=organ, fix=fix)
         _keep_apart(sources[organ], tfrecords / organ, tfrecords)
+        _keep_apart_in_bucket(sources[organ], organ, bucket)
     rule, given = parse_rule(values.group_by), parse_split_table(values.split_csv)
     if given and values.folds and "validation" in given.values():
         fix = "leave --folds out, or leave the images for validation out of the table"
@@ -135,6 +154,7 @@ def conversions_from_flags(values: flags.FlagValues) -> list[Conversion]:
             stages=STAGES if values.stage == "all" else (values.stage,),
             share=_share(values),
             patience_s=values.patience_s,
+            bucket=bucket,
         )
         for organ, source in sources.items()
     ]
@@ -148,6 +168,16 @@ def _keep_apart(source: Source, target: Path, tfrecords: Path) -> None:
     if images == target.resolve() or images in (tfrecords.resolve(), *tfrecords.resolve().parents):
         fix = "name a folder outside of the images"
         raise cli.invalid_flag("tfrecords", expected="another folder than the images", received=str(tfrecords), fix=fix)
+
+
+def _keep_apart_in_bucket(source: Source, organ: str, bucket: BucketFolder | None) -> None:
+    """The same, of folders of a bucket."""
+    if not isinstance(source, BucketSource) or bucket is None or source.folder.bucket != bucket.bucket:
+        return
+    images, target = source.folder.prefix, (bucket / organ).prefix
+    if target.startswith(images) or images.startswith(target):
+        fix = "name a folder outside of the images"
+        raise cli.invalid_flag("tfrecords", expected="another folder than the images", received=str(bucket), fix=fix)
 
 
 def _check_fractions(values: flags.FlagValues) -> None:
@@ -174,7 +204,7 @@ def _share(values: flags.FlagValues) -> Share:
     return Share(number, of)
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: Path, flag: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -183,14 +213,14 @@ def _make_folder(folder: Path) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE):
             raise  # the folder is right, the disk isn't
         fix = f"name a folder that this user may write to ({error})"
-        raise cli.invalid_flag("tfrecords", expected="a writable folder", received=str(folder), fix=fix) from error
+        raise cli.invalid_flag(flag, expected="a writable folder", received=str(folder), fix=fix) from error
 
 
-def _summary(target: Path, manifest: Manifest) -> str:
+def _summary(place: Path | BucketFolder, manifest: Manifest) -> str:
     counts = manifest.counts
     splits = ", ".join(f"{split.records} {name}" for name, split in manifest.splits.items())
     return (
-        f"Dataset: {target} ({counts.inputs} inputs = {counts.written} written + {counts.duplicates} duplicates + "
+        f"Dataset: {place} ({counts.inputs} inputs = {counts.written} written + {counts.duplicates} duplicates + "
         f"{counts.quarantined} quarantined; {splits}; {manifest.grouping.groups} groups)"
     )
 
@@ -208,23 +238,26 @@ def _report(conversion: Conversion, manifest: Manifest | None) -> None:
         cli.say(f" warning  {warning}")
     left_out = manifest.counts.duplicates + manifest.counts.quarantined
     if left_out:
-        cli.say(f"left out  {left_out} files, each with its reason in {conversion.target / QUARANTINE_NAME}")
-    print(_summary(conversion.target, manifest), flush=True)
+        cli.say(f"left out  {left_out} files, each with its reason in {conversion.place}/{QUARANTINE_NAME}")
+    print(_summary(conversion.place, manifest), flush=True)
 
 
 def main(argv: Sequence[str]) -> None:
     """Convert the organs of the command line, one after another."""
     if len(argv) > 1:
         raise cli.RequestError(f"Unexpected argument {argv[1]!r}. To fix it: flags begin with --, see --help.")
-    from data_pipeline.stages import convert  # not above: worker processes import this module, and start the sooner
+    # Not above: worker processes import this module, and start the sooner.
+    from data_pipeline.bucket_conversion import convert_to_bucket
+    from data_pipeline.stages import convert
 
     cli.stop_on_sigterm()
     conversions = conversions_from_flags(flags.FLAGS)
     refused = []
     for conversion in conversions:
         try:
-            _make_folder(conversion.tfrecords)
-            _report(conversion, convert(conversion))
+            bucket = conversion.bucket
+            _make_folder(conversion.tfrecords, "scratch" if bucket else "tfrecords")
+            _report(conversion, convert_to_bucket(conversion, bucket) if bucket else convert(conversion))
         except cli.RequestError as error:
             # One organ's trouble is no reason to keep the others waiting.
             refused.append(str(error))

@@ -280,7 +280,7 @@ def _type(name: str) -> str:
 def _client(process: int, service: str) -> Any:
     """One for all threads of a process; a forked one gets its own."""
     del process, service
-    return retrying(_new_client, url="Cloud Storage")
+    return retrying(_new_client, url="its objects")
 
 
 def _new_client() -> Any:

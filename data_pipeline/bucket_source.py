@@ -63,7 +63,11 @@ class BucketSource:
         return False
 
     def files(self) -> list[SourceFile]:
-        """Every object, ordered by id."""
+        """Every object, ordered by id: those that were there when they were first asked for."""
+        return self._files
+
+    @functools.cached_property
+    def _files(self) -> list[SourceFile]:
         blobs = self.folder.files() if self.listed is None else self.listed
         names = [blob.name for blob in blobs]
         exists = functools.partial(_exists, names)

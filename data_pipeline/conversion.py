@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+from data_pipeline.bucket import BucketFolder
 from data_pipeline.grouping import Rule
 from data_pipeline.inspect_stage import ChunkTask, plan_chunks
 from data_pipeline.settings import Settings
@@ -44,6 +45,7 @@ class Conversion:
     """`stages` is one of `STAGES`, or all of them; `given` maps ids to splits; `workers` counts processes of ours.
 
     `patience_s` is how long worker 0 waits for others without a sign of life before it does their work itself.
+    `bucket` is the folder that gets the datasets if it isn't `tfrecords`, which then is a scratch folder.
     """
 
     organ: str
@@ -57,10 +59,16 @@ class Conversion:
     stages: tuple[str, ...] = STAGES
     share: Share = Share()
     patience_s: float = 120.0
+    bucket: BucketFolder | None = None
 
     @property
     def target(self) -> Path:
         return self.tfrecords / self.organ
+
+    @property
+    def place(self) -> Path | BucketFolder:
+        """Where the dataset is in the end."""
+        return self.bucket / self.organ if self.bucket else self.target
 
     @property
     def work(self) -> Path:

@@ -190,6 +190,11 @@ class Manifest:
                 f"No sealed dataset in {folder}: {path.name} can't be read ({error.strerror}). "
                 "To fix it: run `python -m data_pipeline` for this organ, to its end."
             ) from error
+        return cls.of_file(data, path)
+
+    @classmethod
+    def of_file(cls, data: bytes, name: object) -> Self:
+        """The manifest whose file, called `name` in messages, holds `data`. Raises `DatasetError`."""
         try:
             manifest = cls.from_json(data.decode())
             if manifest.to_json().encode() != data:
@@ -197,10 +202,10 @@ class Manifest:
             return manifest
         except OtherVersionError as error:
             fix = "use the release that wrote it, or convert again with --overwrite"
-            raise DatasetError(f"Can't use {path}: {error}. To fix it: {fix}.") from error
+            raise DatasetError(f"Can't use {name}: {error}. To fix it: {fix}.") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DatasetError(
-                f"{path} is damaged: {error}. To fix it: restore the file, or convert again with --overwrite."
+                f"{name} is damaged: {error}. To fix it: restore the file, or convert again with --overwrite."
             ) from error
 
 

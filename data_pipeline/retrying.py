@@ -129,4 +129,4 @@ def _gave_up(error: Exception, url: str, lasted_s: float) -> FaultError:
 
 
 def _said(error: BaseException) -> str:
-    return " ".join(str(getattr(error, "message", None) or error).split())[:300]
+    return " ".join(str(getattr(error, "message", None) or error).split())[:300].rstrip(".")

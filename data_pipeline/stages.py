@@ -12,15 +12,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
-from data_pipeline.audit import audit_file, audit_shards
 from data_pipeline.cli import FaultError, RequestError, say
 from data_pipeline.conversion import Conversion
+from data_pipeline.existing import find_existing
 from data_pipeline.images import identity
-from data_pipeline.inspect_stage import ChunkTask, combine_sha256, inputs_sha256, inspect
-from data_pipeline.manifest import FILE_NAME, DatasetError, Manifest, is_dataset
+from data_pipeline.inspect_stage import ChunkTask, combine_sha256, inspect
+from data_pipeline.manifest import FILE_NAME, Manifest
 from data_pipeline.parallel import keeping_workers
 from data_pipeline.plan import Plan, make_plan
 from data_pipeline.plan_folder import PlanSummary, ShardEntry, load_plan, load_refusal, write_plan, write_refusal
@@ -48,7 +47,7 @@ def convert(conversion: Conversion) -> Manifest | None:
         if conversion.share.of == 1:
             remove_unfinished(conversion.work)
         before = _manifest_stamp(conversion)
-        done = _existing(conversion)
+        done = find_existing(conversion)
         if done is None:
             say(f"{conversion.organ}: {len(conversion.files)} files in {conversion.source.description}")
             try:
@@ -220,51 +219,6 @@ class _Wait:
                 told = time.monotonic()
                 say(f"waiting: {number} {what}")
             time.sleep(POLL_S)
-
-
-def _existing(conversion: Conversion) -> Manifest | None:
-    """The dataset at the target if it is what was asked for; None if it must be made."""
-    target, settings = conversion.target, conversion.settings.to_json()
-    if target.is_symlink():
-        fix = "name the folder that holds the dataset itself, or remove the link"
-        raise RequestError(f"{target} is a symbolic link, which can't be replaced at once. To fix it: {fix}.")
-    if not target.exists():
-        return None
-    if not is_dataset(target):
-        raise RequestError(f"{target} exists and is no dataset of ours. To fix it: move it away.")
-    try:
-        manifest = Manifest.load(target)
-    except DatasetError:
-        if conversion.overwrite:
-            return None
-        raise
-    differences = [
-        f"--{name} was {manifest.settings.get(name)!r} and is {value!r}"
-        for name, value in settings.items()
-        if manifest.settings.get(name) != value
-    ]
-    if not differences:
-        inputs = inputs_sha256(conversion.source, conversion.files, workers=conversion.workers)
-        differences += ["the images have changed"] * (inputs != manifest.inputs_sha256)
-    if not differences:
-        differences = _damage(target, manifest, conversion.workers)
-    if not differences:
-        say(f"{manifest.organ}: up to date, nothing to do")
-        return manifest
-    if conversion.overwrite:
-        return None
-    raise RequestError(
-        f"The dataset at {target} isn't what this command would make: {'; '.join(differences[:5])}. "
-        "To fix it: add --overwrite to replace it, or name another --tfrecords."
-    )
-
-
-def _damage(target: Path, manifest: Manifest, workers: int) -> list[str]:
-    problems = [problem for file in manifest.files if (problem := audit_file(target, file))]
-    audits = audit_shards(
-        target, manifest.shards, image_size=manifest.image_size, decode=False, workers=workers, title="check"
-    )
-    return problems + [problem for audit in audits for problem in audit.problems]
 
 
 def _manifest_stamp(conversion: Conversion) -> tuple[int, int]:

@@ -49,21 +49,32 @@ def download(
 
 
 def upload(
-    folder: BucketFolder, files: Mapping[str, Path], *, title: str = "", threads: int = THREADS
+    folder: BucketFolder,
+    files: Mapping[str, Path],
+    *,
+    title: str = "",
+    threads: int = THREADS,
+    generations: Mapping[str, int] | None = None,
 ) -> dict[str, Blob]:
     """Write `files`, named by their objects, in place of what is there; those that are there already are left.
 
-    Raises `ConflictError` if somebody else writes one meanwhile.
+    With `generations` each replaces the one given for it, 0 for none. Raises `ConflictError` if somebody else writes
+    one meanwhile.
     """
     names = sorted(files)
 
     def send(name: str, moved: Callable[[int], object]) -> Blob:
-        blob = folder.write(name, files[name])
+        blob = folder.write(name, files[name], generation=generations[name] if generations else None)
         moved(blob.size)
         return blob
 
     sizes = [files[name].stat().st_size for name in names]
     return dict(zip(names, _each(send, names, sizes, title=title, threads=threads), strict=True))
+
+
+def remove(folder: BucketFolder, names: Sequence[str], *, threads: int = THREADS) -> None:
+    """Delete objects; those that aren't there are no error."""
+    _each(lambda name, moved: folder.delete([name]), names, [0] * len(names), title="", threads=threads)
 
 
 def check_name(name: str) -> None:

@@ -2,25 +2,32 @@
 
 Usage: python -m data_pipeline.verify DIR [DIR ...]
 
-DIR is a dataset (tfrecords/cervix) or a folder of datasets (tfrecords). Every file is hashed again, every record read
+DIR is a dataset (tfrecords/cervix) or a folder of datasets (tfrecords), or either in a bucket (gs://lab/tfrecords),
+which is fetched to the folder --scratch first. Every file is hashed again, every record read
 and its image decoded, records are counted again by split and class, and no slide, patient, image or near duplicate of
 one may lie in two splits. Ends with 0 if nothing is wrong, else with 2 and a list of what is wrong.
 """
 
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from absl import flags
 
-from data_pipeline import cli
+from data_pipeline import bucket_dataset, cli
 from data_pipeline.audit import ShardAudit, audit_file, audit_shards
+from data_pipeline.bucket import BucketFolder
 from data_pipeline.manifest import FILE_NAME, DatasetError, Manifest, read_near_pairs
 from data_pipeline.near import near_duplicates
 from data_pipeline.parallel import available_cpus
+from data_pipeline.scratch import scratch_for
+from data_pipeline.storage import exclusive, in_bucket
 
 MAX_PRINTED = 50
+FETCHED = "fetched to verify"
 # Which images are compared is partly chance, and what is stored differs a little from what was inspected. So only what
 # is nearly one picture is a leak; in the real sets, none of the pairs that only a second search finds reaches 0.95.
 NEAR_CERTAIN, NEAR_MARGIN = 0.97, 1.0
@@ -114,20 +121,54 @@ def _near_leaks(audits: Sequence[ShardAudit]) -> Iterator[str]:
             yield "leak: two images look alike: " + " and ".join(f"{name} ({split})" for split, name in pair)
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What messages call a dataset, what is wrong with it, and, if nothing is, what it holds."""
+
+    shown: str
+    problems: Sequence[str]
+    holds: str = ""
+
+
+def judge(name: str, *, workers: int, scratch: str) -> Iterator[Verdict]:
+    """A verdict on each dataset that `name` stands for, in a folder or a bucket."""
+    if not in_bucket(name):
+        yield from (_judge(str(folder), folder, workers) for folder in find_datasets(Path(name)))
+        return
+    for place in bucket_dataset.find_datasets(BucketFolder.of("tfrecords", name)):
+        folder = scratch_for(scratch, place) / FETCHED
+        folder.mkdir(parents=True, exist_ok=True)
+        busy = f"{place} is being verified by another process. To fix it: wait for its end, or name another --scratch."
+        with exclusive(folder.parent / f".{FETCHED}.lock", otherwise=busy):
+            try:
+                bucket_dataset.fetch(place, folder)
+            except DatasetError as error:
+                yield Verdict(str(place), [str(error)])
+            else:
+                yield _judge(str(place), folder, workers)
+            shutil.rmtree(folder)
+
+
+def _judge(shown: str, folder: Path, workers: int) -> Verdict:
+    try:
+        if problems := verify(folder, workers=workers):
+            return Verdict(shown, problems)
+        manifest = Manifest.load(folder)
+        return Verdict(shown, [], f"{manifest.counts.written} records in {len(manifest.shards)} shards")
+    except DatasetError as error:
+        return Verdict(shown, [str(error).replace(str(folder), shown)])
+
+
 def main(argv: Sequence[str]) -> None:
     """Verify each dataset named on the command line."""
     if len(argv) < 2:
         raise cli.RequestError("Name the dataset to verify: python -m data_pipeline.verify tfrecords/ORGAN")
     failures = []
-    for folder in (found for name in argv[1:] for found in find_datasets(Path(name))):
-        try:
-            problems = verify(folder, workers=flags.FLAGS.workers)
-        except DatasetError as error:
-            problems = [str(error)]
-        failures += [f"{folder}: {problem}" for problem in problems]
-        if not problems:
-            manifest = Manifest.load(folder)
-            print(f"{folder}: {manifest.counts.written} records in {len(manifest.shards)} shards, nothing is wrong")
+    for name in argv[1:]:
+        for verdict in judge(name, workers=flags.FLAGS.workers, scratch=flags.FLAGS.scratch):
+            failures += [f"{verdict.shown}: {problem}" for problem in verdict.problems]
+            if not verdict.problems:
+                print(f"{verdict.shown}: {verdict.holds}, nothing is wrong")
     if failures:
         more = [f"… and {len(failures) - MAX_PRINTED} more"] if len(failures) > MAX_PRINTED else []
         fix = ["To fix it: restore the dataset from a copy, or convert again with --overwrite."]
@@ -135,5 +176,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string(
+        "scratch", "", "For gs://…: folder to fetch to; by default `cytotrain` in the one for temporary files."
+    )
     flags.DEFINE_integer("workers", available_cpus(), "How many processes read at once.", lower_bound=1)
     cli.run(main)

@@ -267,7 +267,7 @@ def test_one_organ_in_trouble_keeps_no_other_waiting(images: Path, tmp_path: Pat
         (["--fold=1"], "--folds"),
         (["--group_by=regex:(ZZZ)"], "--group_by"),
         (["stray"], "stray"),
-        (["--tfrecords=gs://bucket/x"], "mounted"),
+        (["--tfrecords=s3://bucket/x"], "mounted"),
         (["--tfrecords=/proc/nowhere"], "writable"),
     ],
 )

@@ -179,7 +179,7 @@ def test_an_organ_lies_in_the_tree_or_is_refused(paths: list[str], organ: str) -
     assert organ == "all" or set(found) == {organ}
 
 
-@pytest.mark.parametrize("images", ["", "gs://bucket/x", "/nowhere", "/dev/null", __file__, "images.rar"])
+@pytest.mark.parametrize("images", ["", "s3://bucket/x", "/nowhere", "/dev/null", __file__, "images.rar"])
 def test_images_that_are_none_of_these_are_refused(images: str) -> None:
     with pytest.raises(cli.RequestError, match=r"Invalid value for `--images`.*To fix it"):
         open_sources(images, ["all"])

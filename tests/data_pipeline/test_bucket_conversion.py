@@ -1,0 +1,162 @@
+"""Datasets in a bucket: what conversion leaves there is what it leaves on a disk, whatever happens on the way."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from data_pipeline import cli
+from data_pipeline.bucket import BucketFolder
+from data_pipeline.transfer import download
+from tests.bucket_faults import EVERY_FAULT, seeded
+from tests.bucket_server import BucketServer, FaultyBucket
+from tests.conftest import image_bytes, run_module
+from tests.data_pipeline.bucket_files import fill
+from tests.data_pipeline.conversion import contents, convert
+
+TO = "gs://lab/tf"
+
+
+def to_bucket(images: Path | str, scratch: Path, *arguments: str, code: int = 0) -> str:
+    return convert(images, TO, f"--scratch={scratch}", *arguments, code=code)  # type: ignore[arg-type]
+
+
+def fetched(folder: BucketFolder, target: Path) -> dict[str, str]:
+    """The dataset as it lies there, by name and hash."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    download(folder / "gland", (folder / "gland").files(), target)
+    return contents(target)
+
+
+def test_from_bucket_to_bucket_is_from_disk_to_disk_byte_for_byte(
+    faulty_bucket: FaultyBucket, images: Path, tmp_path: Path
+) -> None:
+    """Through a network that fails; nothing is left over, neither there nor here."""
+    server, front = faulty_bucket.server, faulty_bucket.front
+    fill(server.folder("images"), images)
+    front.rule = seeded(5, rate=0.05, faults=[fault for fault in EVERY_FAULT if fault != "429 wait"])
+    said = to_bucket("gs://lab/images", tmp_path / "scratch")
+    assert "Dataset: gs://lab/tf/gland (72 inputs" in said
+    convert(images, tmp_path / "tf")
+    assert len(set(front.hit())) > 2
+    front.rule = lambda seen: ""
+    assert fetched(server.folder("tf"), tmp_path / "theirs") == contents(tmp_path / "tf" / "gland")
+    names = [blob.name for blob in server.folder("tf").files() if not blob.name.startswith("gland/")]
+    assert names == [".gland.published.json"]
+    assert [path.name for path in (tmp_path / "scratch").rglob("*") if not path.name.endswith(".lock")] == ["lab", "tf"]
+
+
+def test_a_second_run_does_nothing_and_reads_neither_images_nor_shards(
+    faulty_bucket: FaultyBucket, images: Path, tmp_path: Path
+) -> None:
+    server, front = faulty_bucket.server, faulty_bucket.front
+    fill(server.folder("images"), images)
+    to_bucket("gs://lab/images", tmp_path / "scratch")
+    before, began = server.folder("tf").files(), len(front.log)
+    assert "up to date, nothing to do" in to_bucket("gs://lab/images", tmp_path / "scratch")
+    assert server.folder("tf").files() == before
+    read = [seen.address for seen in front.log[began:] if seen.media]
+    assert len(read) == 2, read  # the manifest and the note
+    assert all(".json" in address for address in read)
+    server.folder("tf").delete([".gland.published.json"])  # then all of it is read
+    assert "up to date, nothing to do" in to_bucket("gs://lab/images", tmp_path / "scratch")
+    assert "up to date, nothing to do" in to_bucket(images, tmp_path / "scratch")
+
+
+@pytest.mark.parametrize("note", [True, False])
+@pytest.mark.parametrize("harm", ["changed", "missing"])
+def test_damage_is_found_and_mended_with_overwrite(
+    bucket_server: BucketServer, images: Path, tmp_path: Path, harm: str, note: bool
+) -> None:
+    to_bucket(images, tmp_path / "scratch")
+    folder = bucket_server.folder("tf")
+    whole = fetched(folder, tmp_path / "whole")
+    shard = min(name for name in whole if "tfrecord" in name)
+    data = folder.read(f"gland/{shard}")
+    if harm == "changed":
+        folder.write(f"gland/{shard}", data[:-1] + bytes([data[-1] ^ 1]))
+    else:
+        folder.delete([f"gland/{shard}"])
+    if not note:
+        folder.delete([".gland.published.json"])
+    said = to_bucket(images, tmp_path / "scratch", code=cli.EXIT_REQUEST)
+    assert shard in said
+    assert "--overwrite" in said
+    assert "up to date" not in said
+    to_bucket(images, tmp_path / "scratch", "--overwrite")
+    assert fetched(folder, tmp_path / "whole") == whole
+
+
+def test_other_flags_or_images_are_refused_until_overwrite(
+    bucket_server: BucketServer, images: Path, tmp_path: Path
+) -> None:
+    fill(bucket_server.folder("images"), images)
+    folder = bucket_server.folder("tf")
+    to_bucket("gs://lab/images", tmp_path / "scratch")
+    old = fetched(folder, tmp_path / "old")
+    assert "--seed was 0 and is 7" in to_bucket("gs://lab/images", tmp_path / "s", "--seed=7", code=cli.EXIT_REQUEST)
+    bucket_server.folder("images").write("gland/red/S200_0.png", image_bytes(78))
+    assert "the images have changed" in to_bucket("gs://lab/images", tmp_path / "scratch", code=cli.EXIT_REQUEST)
+    assert fetched(folder, tmp_path / "old") == old
+    folder.write("gland/gland-train.tfrecord-00007-of-00009", b"of a dataset with more shards")
+    folder.write("gland/notes.txt", b"not ours")
+    to_bucket("gs://lab/images", tmp_path / "scratch", "--overwrite", "--seed=7")
+    new = fetched(folder, tmp_path / "new")
+    (images / "gland/red/S200_0.png").write_bytes(image_bytes(78))
+    convert(images, tmp_path / "tf", "--seed=7")
+    assert new.pop("notes.txt")
+    assert new == contents(tmp_path / "tf" / "gland")
+
+
+def test_what_is_no_dataset_is_never_replaced(bucket_server: BucketServer, images: Path, tmp_path: Path) -> None:
+    bucket_server.folder("tf").write("gland/thesis.doc", b"years of work")
+    said = to_bucket(images, tmp_path / "scratch", "--overwrite", code=cli.EXIT_REQUEST)
+    assert "gs://lab/tf/gland holds thesis.doc" in said
+
+
+def test_verify_reads_datasets_of_a_bucket(bucket_server: BucketServer, images: Path, tmp_path: Path) -> None:
+    to_bucket(images, tmp_path / "scratch")
+    scratch = f"--scratch={tmp_path / 'scratch'}"
+    for address in (TO, f"{TO}/gland"):
+        done = run_module("data_pipeline.verify", address, scratch)
+        assert done.returncode == cli.EXIT_DONE, done.stderr
+        assert done.stdout == "gs://lab/tf/gland: 72 records in 3 shards, nothing is wrong\n"
+    folder = bucket_server.folder("tf/gland")
+    shard = min(blob.name for blob in folder.files() if "tfrecord" in blob.name)
+    data = bytearray(folder.read(shard))
+    data[100] ^= 1
+    folder.write(shard, bytes(data))
+    folder.write("more.bin", b"?")
+    done = run_module("data_pipeline.verify", TO, scratch)
+    assert done.returncode == cli.EXIT_REQUEST
+    assert f"gs://lab/tf/gland: {shard}: its contents were changed" in done.stderr
+    assert "gs://lab/tf/gland: more.bin: is no part of the dataset" in done.stderr
+    folder.delete(["manifest.json"])
+    done = run_module("data_pipeline.verify", TO, scratch)
+    assert done.returncode == cli.EXIT_REQUEST
+    assert "No sealed dataset in gs://lab/tf/gland" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--stage=inspect"], "--stage"),
+        (["--num_workers=2"], "--num_workers"),
+        (["--tfrecords=gs://nowhere/tf"], "There is no bucket gs://nowhere"),
+        (["--tfrecords=gs://Lab/tf"], "--tfrecords"),
+        (["--tfrecords=gs://lab/images"], "another folder than the images"),
+        (["--tfrecords=gs://lab"], "another folder than the images"),
+        (["--scratch=/proc/nowhere"], "--scratch"),
+    ],
+)
+def test_a_wrong_request_says_what_to_do(
+    bucket_server: BucketServer, tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    folder = "images" if "gs://lab/images" in arguments[0] else "" if "gs://lab" in arguments[0] else "x"
+    bucket_server.folder(folder).write("gland/red/S200_0.png", image_bytes(1))
+    address = f"gs://lab/{folder}".rstrip("/")
+    said = to_bucket(address, tmp_path / "scratch", *arguments, code=cli.EXIT_REQUEST)
+    assert says in said
+    assert "To fix it" in said
+    assert "Traceback" not in said
