@@ -10,6 +10,9 @@ BASE ?= python:3.11-slim-bookworm
 IMAGE ?= cytotrain
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' data_pipeline/__init__.py)
 TAG ?= $(VERSION)$(if $(filter gpu,$(VARIANT)),-gpu)
+ifeq ($(filter cpu gpu,$(VARIANT)),)
+$(error Invalid value for VARIANT. Expected cpu or gpu. Received: $(VARIANT))
+endif
 LOCK = $(if $(filter gpu,$(VARIANT)),gpu,runtime)
 
 .PHONY: demo test test-faults test-container lint bench image sbom lock clean
