@@ -3,7 +3,7 @@
 Usage: python -m trainer.evaluate --model=DIR --tfrecords=DIR --organ=ORGAN [--split=test]
 
 Tests an exported model on a sealed dataset with the same classes and prints the metrics; the last line on stdout is one
-line of JSON.
+line of JSON. Both may be in Cloud Storage; of a dataset there, the split is fetched to --scratch and kept.
 
 A prediction stays paired with its record because the record's number travels with it: through shuffling, padding and
 replicas. At the end the numbers must be exactly 0 … n − 1, or the evaluation fails.
@@ -24,12 +24,13 @@ from tqdm import tqdm
 
 from data_pipeline import cli
 from data_pipeline.manifest import SPLITS, Manifest
-from data_pipeline.storage import local_path
+from data_pipeline.storage import in_bucket, local_path
+from trainer import scratch
 from trainer.export import Served, load_served
 from trainer.input_pipeline import Layout, evaluation_batches
 from trainer.metrics import Predictions, compute_metrics
 from trainer.records import RecordReader
-from trainer.run_folder import find_model
+from trainer.run_folder import model_folder
 from trainer.seal_check import check_contents, check_sizes
 
 SERVED_BATCH = 32
@@ -134,14 +135,8 @@ def _paired(
     )
 
 
-def evaluate_served(model: Path, dataset: Path, split: str) -> dict[str, Any]:
+def evaluate_served(model: Path, dataset: Path, manifest: Manifest, split: str) -> dict[str, Any]:
     """The metrics of an exported model on a split. Raises `RequestError` if model and dataset don't fit."""
-    manifest = Manifest.load(dataset)
-    if manifest.splits[split].records == 0:
-        raise cli.RequestError(f"{dataset} has no {split} records. To fix it: name another --split.")
-    find_model(model)
-    check_sizes(dataset, manifest, split)
-    check_contents(dataset, manifest, split)
     served = load_served(model)
     if served.classes != manifest.classes:
         raise cli.RequestError(
@@ -152,13 +147,39 @@ def evaluate_served(model: Path, dataset: Path, split: str) -> dict[str, Any]:
     return compute_metrics(predictions, manifest.classes)
 
 
+def checked_split(values: flags.FlagValues) -> tuple[Path, Manifest]:
+    """The dataset of the command line, on this machine; one split of it is as it was sealed. Raises `RequestError`."""
+    if not in_bucket(values.tfrecords):
+        dataset = local_path("tfrecords", values.tfrecords) / values.organ
+        manifest = Manifest.load(dataset)
+        _check_records(manifest, values)
+        check_sizes(dataset, manifest, values.split)
+        check_contents(dataset, manifest, values.split)
+        return dataset, manifest
+    from trainer.staging import BucketDatasets  # only now: the client of Cloud Storage takes half a second
+
+    datasets = BucketDatasets(values.tfrecords, scratch.of_flags(values))
+    manifest = datasets.manifest(values.organ)
+    _check_records(manifest, values)
+    datasets.reserve([manifest], values.split)
+    return datasets.stage(manifest, values.split) / values.organ, manifest
+
+
+def _check_records(manifest: Manifest, values: flags.FlagValues) -> None:
+    if manifest.splits[values.split].records == 0:
+        raise cli.RequestError(
+            f"{values.tfrecords}/{values.organ} has no {values.split} records. To fix it: name another --split."
+        )
+
+
 def main(argv: Sequence[str]) -> None:
     """Test the model of the command line."""
     if len(argv) > 1:
         raise cli.RequestError(f"Unexpected argument {argv[1]!r}. To fix it: flags begin with --, see --help.")
     values = flags.FLAGS
-    folder = local_path("tfrecords", values.tfrecords) / values.organ
-    metrics = evaluate_served(local_path("model", values.model), folder, values.split)
+    with model_folder(values.model) as model:
+        dataset, manifest = checked_split(values)
+        metrics = evaluate_served(model, dataset, manifest, values.split)
     for name in ("n", "groups", "accuracy", "balanced_accuracy", "macro_f1", "log_loss"):
         print(f"{name:>20}  {metrics[name]:.4g}", file=sys.stderr)
     for name, row in metrics["per_class"].items():
@@ -170,9 +191,11 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("model", None, "An exported model: RUN/model, or the run's folder.")
-    flags.DEFINE_string("tfrecords", None, "Folder of datasets.")
+    flags.DEFINE_string("model", None, "An exported model: RUN/model, or the run's folder; on a disk or at gs://.")
+    flags.DEFINE_string("tfrecords", None, "Folder of datasets, on a disk or at gs://.")
     flags.DEFINE_string("organ", None, "Which dataset of --tfrecords.")
     flags.DEFINE_enum("split", "test", list(SPLITS), "Which split to test on.")
     flags.mark_flags_as_required(["model", "tfrecords", "organ"])
+    scratch.define_scratch_flags()
+    flags.adopt_module_key_flags(scratch)  # for --help
     cli.run(main)

@@ -3,6 +3,7 @@
 Usage: python -m trainer.predict --model=DIR [--output=FILE.csv] PATH [PATH ...]
 
 A PATH is an image file or a folder of them, of any format that conversion reads, and seen as conversion sees it.
+Each of these may be in Cloud Storage: --model=gs://lab/runs/cervix/r --output=gs://lab/out.csv gs://lab/new_images
 Without --output a table is printed; with it a CSV file is written: path, class, confidence, a column of probability for
 each class, and error. A file that can't be read as an image gets a row with its error, the others go on, and the exit
 code is 1.
@@ -13,9 +14,10 @@ import io
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from absl import flags
@@ -24,31 +26,29 @@ from tqdm import tqdm
 
 from data_pipeline import cli
 from data_pipeline.images import ImageRefusedError, as_png, decode
-from data_pipeline.storage import local_path, write_atomic
-from trainer.run_folder import find_model
+from data_pipeline.storage import in_bucket, write_atomic
+from trainer.images_named import is_image_name
+from trainer.run_folder import model_folder
 
 if TYPE_CHECKING:
     from trainer.export import Served
 
 BATCH = 32
 PROBE_BYTES = 1 << 16
-IMAGE_SUFFIXES = frozenset(
-    {
-        ".bmp",
-        ".gif",
-        ".j2k",
-        ".jfif",
-        ".jp2",
-        ".jpeg",
-        ".jpg",
-        ".pgm",
-        ".png",
-        ".ppm",
-        ".tif",
-        ".tiff",
-        ".webp",
-    }
-)
+READERS = 8  # a bucket answers slowly, and many at once
+
+
+class Image(Protocol):
+    """A file to predict: a `Path`, or an object in a bucket. Its text is its name."""
+
+    def read_bytes(self) -> bytes: ...
+
+
+class Output(Protocol):
+    """Where the table goes."""
+
+    def check(self, images: Sequence[Image]) -> None: ...
+    def write(self, data: bytes) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,16 @@ class Prediction:
     error: str = ""
 
 
-def predict(served: "Served", paths: Sequence[Path]) -> Iterator[Prediction]:
+def predict(served: "Served", paths: Sequence[Image]) -> Iterator[Prediction]:
     """A prediction for each of `paths`, in order. A bad file is a row with its error."""
+    with ThreadPoolExecutor(READERS) as pool:
+        yield from _predicted(served, paths, pool)
+
+
+def _predicted(served: "Served", paths: Sequence[Image], pool: ThreadPoolExecutor) -> Iterator[Prediction]:
     for start in range(0, len(paths), BATCH):
         batch = paths[start : start + BATCH]
-        contents = [read_image(path) for path in batch]
+        contents = list(pool.map(read_image, batch))
         good = [data for data in contents if isinstance(data, bytes)]
         results = iter(served.probabilities(good) if good else ())
         for path, data in zip(batch, contents, strict=True):
@@ -74,7 +79,7 @@ def predict(served: "Served", paths: Sequence[Path]) -> Iterator[Prediction]:
                 yield Prediction(str(path), next(results))
 
 
-def read_image(path: Path) -> bytes | str:
+def read_image(path: Image) -> bytes | str:
     """A file as the served model takes it, or what is wrong with it.
 
     The file itself where TensorFlow sees in it what conversion sees; else (turned by EXIF, TIFF, 16 bits, …) the
@@ -90,10 +95,15 @@ def read_image(path: Path) -> bytes | str:
         return str(error)
 
 
-def find_images(arguments: Sequence[str]) -> list[Path]:
+def find_images(arguments: Sequence[str]) -> list[Image]:
     """The files named, and the image files below the folders named. Raises `RequestError`."""
-    found: list[Path] = []
+    found: list[Image] = []
     for argument in arguments:
+        if in_bucket(argument):
+            from trainer.remote_files import bucket_images
+
+            found += bucket_images(argument)
+            continue
         path = Path(argument)
         try:
             path.stat()
@@ -103,6 +113,32 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
     if not found:
         raise cli.RequestError("No image to predict. To fix it: python -m trainer.predict --model=DIR PATH [PATH ...]")
     return found
+
+
+@dataclass(frozen=True)
+class FileOutput:
+    """A file to write."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def check(self, images: Sequence[Image]) -> None:
+        """Raises `RequestError` if it is no place for the result; one of the images isn't."""
+        check_output(self.path, [image for image in images if isinstance(image, Path)])
+
+    def write(self, data: bytes) -> None:
+        write_atomic(self.path, data)
+
+
+def output_of(value: str) -> Output | None:
+    """What `--output` names; None if it names nothing. Raises `RequestError`."""
+    if in_bucket(value):
+        from trainer.remote_files import BucketOutput
+
+        return BucketOutput.of(value)
+    return FileOutput(Path(value)) if value else None
 
 
 def check_output(path: Path, images: Sequence[Path]) -> None:
@@ -123,8 +159,7 @@ def check_output(path: Path, images: Sequence[Path]) -> None:
 
 
 def _is_image(file: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return file.suffix.lower() in IMAGE_SUFFIXES and not hidden and file.is_file()
+    return is_image_name(file.relative_to(folder)) and file.is_file()
 
 
 def as_csv(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
@@ -157,17 +192,17 @@ def as_table(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
 
 def main(argv: Sequence[str]) -> None:
     """Predict the files of the command line."""
-    paths = find_images(argv[1:])
-    output = Path(flags.FLAGS.output) if flags.FLAGS.output else None
+    images = find_images(argv[1:])
+    output = output_of(flags.FLAGS.output or "")
     if output:
-        check_output(output, paths)
-    model = find_model(local_path("model", flags.FLAGS.model))
-    from trainer.export import load_served  # only now: it imports TensorFlow, which takes seconds
+        output.check(images)
+    with model_folder(flags.FLAGS.model) as folder:
+        from trainer.export import load_served  # only now: it imports TensorFlow, which takes seconds
 
-    served = load_served(model)
-    rows = list(tqdm(predict(served, paths), total=len(paths), desc="predict", unit="image", leave=False))
+        served = load_served(folder)
+    rows = list(tqdm(predict(served, images), total=len(images), desc="predict", unit="image", leave=False))
     if output:
-        write_atomic(output, as_csv(rows, served.classes).encode(errors="backslashreplace"))
+        output.write(as_csv(rows, served.classes).encode(errors="backslashreplace"))
         print(f"Predictions: {output} ({len(rows)} files)")
     else:
         print(as_table(rows, served.classes))
@@ -178,7 +213,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("model", None, "An exported model: RUN/model, or the run's folder.")
-    flags.DEFINE_string("output", None, "CSV file to write. By default a table is printed.")
+    flags.DEFINE_string("model", None, "An exported model: RUN/model, or the run's folder; on a disk or at gs://.")
+    flags.DEFINE_string("output", None, "CSV file to write, on a disk or at gs://. By default a table is printed.")
     flags.mark_flag_as_required("model")
     cli.run(main)

@@ -9,11 +9,13 @@ import errno
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from data_pipeline import cli
-from data_pipeline.storage import exclusive, write_atomic
+from data_pipeline.storage import exclusive, in_bucket, local_path, write_atomic
 from trainer.config import TrainConfig
 
 CONFIG_NAME = "config.json"
@@ -21,9 +23,10 @@ LOCK = ".lock"
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.json"
 MODEL = "model"
+SAVED_MODEL = "saved_model.pb"
 REPORT = "report.html"
 TENSORBOARD = "tensorboard"
-RESULTS = (METRICS, REPORT, f"{MODEL}/saved_model.pb", f"{MODEL}.keras")
+RESULTS = (METRICS, REPORT, f"{MODEL}/{SAVED_MODEL}", f"{MODEL}.keras")
 PROBE_BYTES = 1 << 20  # what a disk must take at the least; checkpoints are larger, but how much depends on the network
 
 
@@ -114,13 +117,28 @@ def is_finished(folder: Path) -> bool:
 def find_model(folder: Path) -> Path:
     """The SavedModel in `folder`, which may be a run's or the model's own. Raises `RequestError`."""
     try:
-        found = next((path for path in (folder, folder / MODEL) if (path / "saved_model.pb").is_file()), None)
+        found = next((path for path in (folder, folder / MODEL) if (path / SAVED_MODEL).is_file()), None)
     except OSError:  # a name too long, say
         found = None
     if found is None:
         fix = "name the folder `model` of a finished run"
         raise cli.invalid_flag("model", expected="a folder with a SavedModel", received=str(folder), fix=fix)
     return found
+
+
+@contextmanager
+def model_folder(value: str) -> Iterator[Path]:
+    """The SavedModel that `--model` names, on this machine while the block lasts. Raises `RequestError`."""
+    if not in_bucket(value):
+        yield find_model(local_path("model", value))
+        return
+    from trainer.remote_files import local_model
+
+    with local_model(value) as folder:
+        try:
+            yield folder
+        except cli.RequestError as error:
+            raise cli.RequestError(str(error).replace(str(folder), value)) from error
 
 
 def _read_config(data: bytes, place: object) -> dict[str, Any]:

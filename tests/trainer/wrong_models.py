@@ -30,7 +30,7 @@ def _full_output(place: Place) -> list[str]:
 PREDICT = (
     Row("no model named", _ask("{image}"), ("--model",)),
     Row("model empty", _ask("--model=", "{image}"), ("`--model`",)),
-    Row("model in a bucket", _ask("--model=gs://bucket/model", "{image}"), ("`--model`",)),
+    Row("model at no address", _ask("--model=gs://B/model", "{image}"), ("`--model`", "gs://my-bucket/model")),
     Row("model missing", _ask("--model=/proc/nowhere", "{image}"), ("`--model`", "a finished run")),
     Row("model is a file", _ask("--model={image}", "{image}"), ("`--model`", "a finished run")),
     Row("model of too long a name", _ask("--model=/" + "x" * 5000, "{image}"), ("`--model`",)),
