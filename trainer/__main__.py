@@ -36,8 +36,8 @@ from collections.abc import Sequence
 from absl import flags
 
 from data_pipeline import cli
+from trainer import augment_config, preflight, scratch
 from trainer import config as config_module
-from trainer import preflight, scratch
 from trainer.addresses import find_workers
 from trainer.config import define_flags
 
@@ -67,6 +67,6 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    for module in (config_module, scratch):  # for --help
+    for module in (config_module, augment_config, scratch):  # for --help
         flags.adopt_module_key_flags(module)
     cli.run(main)

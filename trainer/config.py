@@ -18,6 +18,7 @@ from absl import flags
 
 from data_pipeline.cli import RequestError, invalid_flag
 from data_pipeline.storage import in_bucket, local_path
+from trainer.augment_config import AugmentFlags, check_augment_flags, define_augment_flags
 from trainer.intervals import parse_interval, parse_seconds
 from trainer.scratch import DEFAULT_BUDGET, define_scratch_flags, of_flags
 
@@ -59,8 +60,8 @@ PRECISIONS = ("float32", "bfloat16", "auto")
 ON_NAN = ("fail", "rollback")
 
 
-@dataclass(frozen=True)
-class TrainConfig:
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(AugmentFlags):
     """All that decides a run. `image_size` 0 means as stored, `patience` 0 never to stop early.
 
     `tfrecords` and `runs` are folders of this machine. Where they stand for folders of a bucket, `tfrecords_address`
@@ -77,7 +78,6 @@ class TrainConfig:
     batch_size: int = 128
     learning_rate: float = 1e-3
     image_size: int = 0
-    augment: bool = True
     patience: int = 0
     monitor: str = "balanced_accuracy"
     seed: int = 0
@@ -128,7 +128,8 @@ class TrainConfig:
         defaults = {field.name: field.default for field in fields(self) if field.default is not MISSING}
         given = {"tfrecords": self.tfrecords_address or self.tfrecords, "runs": self.runs_address or self.runs}
         parts = []
-        for name, value in (asdict(self) | given).items():
+        values = asdict(self) | given
+        for name, value in sorted(values.items(), key=lambda item: item[0] in defaults):  # what must be given first
             if name in ADDRESSES:
                 continue
             if name not in defaults or value != defaults[name]:
@@ -165,7 +166,7 @@ def define_flags() -> None:
         lower_bound=0,
         upper_bound=MAX_IMAGE_SIZE,
     )
-    flags.DEFINE_bool("augment", default["augment"], "Rotate, shift, zoom, flip and light training images at random.")
+    define_augment_flags()
     integer(
         "patience",
         default["patience"],
@@ -273,6 +274,7 @@ def _check(values: flags.FlagValues) -> None:
     if values.worker_service and not HOST_NAME.fullmatch(values.worker_service):
         fix = "use the name of the Service, letters, digits, - and . alone"
         raise invalid_flag("worker_service", expected="a host name", received=values.worker_service, fix=fix)
+    check_augment_flags(values)
     parse_interval("checkpoint_every", values.checkpoint_every)
     for name in ("checkpoint_deadline", "step_timeout", "start_timeout", "stop_timeout"):
         parse_seconds(name, values[name].value)

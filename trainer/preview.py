@@ -124,13 +124,16 @@ def main(argv: Sequence[str]) -> None:
     check_augment_flags(values)
     output = local_path("output", values.output)
     tfrecords = local_path("tfrecords", values.tfrecords)
-    organs = chosen_organs([values.organ], tfrecords)
-    manifest = Manifest.load(tfrecords / organs[0])
+    (organ, *others) = chosen_organs([values.organ], tfrecords)
+    if others:
+        fix = "show one of them after another"
+        raise cli.invalid_flag("organ", expected="one organ", received=values.organ, fix=fix)
+    manifest = Manifest.load(tfrecords / organ)
     image_size = values.image_size or manifest.image_size
     if image_size < MIN_IMAGE_SIZE:
         raise image_too_small(image_size)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    reader = RecordReader(tfrecords / organs[0], manifest, "train")
+    reader = RecordReader(tfrecords / organ, manifest, "train")
     chosen = choose(reader, values.images, seed=values.seed)
     versions = preview(
         reader,

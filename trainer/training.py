@@ -18,7 +18,7 @@ from data_pipeline.manifest import DatasetError, Manifest
 from data_pipeline.storage import exclusive
 from trainer import cluster
 from trainer.agreement import make_sum
-from trainer.augment_config import Augmentation
+from trainer.augment_config import augmentation_of, mixing_of
 from trainer.checkpoints import Checkpoints, Identity, Progress
 from trainer.config import TrainConfig
 from trainer.evaluate import make_evaluation_step, predict_split
@@ -168,7 +168,7 @@ def _job(
         optimizer=optimizer,
         reader=reader,
         order=TrainOrder(len(reader), config.batch_size, config.seed),
-        how=TrainInput(config.image_size, Augmentation() if config.augment else Augmentation.none(), config.seed),
+        how=TrainInput(config.image_size, augmentation_of(config), config.seed, mixing_of(config)),
         epochs=config.epochs,
         patience=config.patience,
         monitor=config.monitor,
