@@ -58,7 +58,7 @@ image:
 	@docker history --human --format '{{.Size}}\t{{.CreatedBy}}' $(IMAGE):$(TAG) | grep -v '^0B' | cut -c 1-100
 	@docker image ls --format '{{.Size}}\t{{.Repository}}:{{.Tag}}' $(IMAGE):$(TAG)
 
-# The bill of materials of an image: what its lock installs. For VARIANT=gpu that is installed first, some 6 GB.
+# The bill of materials of an image: what its lock installs. For VARIANT=gpu that is installed first, some 7 GB.
 sbom: $(VENV)/.sbom $(if $(filter gpu,$(VARIANT)),$(VENV)-gpu/.gpu)
 	$(PY) requirements/sbom.py --lock=requirements/$(LOCK).txt --base=$(BASE) \
 		--environment=$(VENV)$(if $(filter gpu,$(VARIANT)),-gpu) --output=sbom-$(VARIANT).cdx.json
