@@ -38,19 +38,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 SLOW_S = 0.3
 SLOW_PIECES = 20
-PIECE_BYTES = 1 << 16
+PIECE_BYTES, BODY_BYTES = 1 << 16, 500
 EVERY_FAULT = ("reset before", "reset after", "429", "429 wait", "503", "slow", "cut", "short", "flip")
 HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "host", "date", "server"})
 
 
 @dataclass
 class Seen:
-    """A request: `address` is its path and query, unquoted; `sent` counts the bytes of the body of the answer."""
+    """A request: `address` is its path and query, unquoted; `sent` counts the bytes of the body of the answer.
+
+    `body` is the beginning of what was sent along, which for a small upload names the object.
+    """
 
     number: int
     method: str
     address: str
     received: int
+    body: bytes = b""
     fault: str = ""
     status: int = 0
     sent: int = 0
@@ -163,7 +167,7 @@ def _handler(front: FaultyFront) -> type[BaseHTTPRequestHandler]:
 
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            seen = Seen(0, self.command, urllib.parse.unquote(self.path), len(body))
+            seen = Seen(0, self.command, urllib.parse.unquote(self.path), len(body), body[:BODY_BYTES])
             front.decide(seen)
             self._do(seen, body)
 
