@@ -20,6 +20,7 @@ MACS = (  # multiply-adds of the default network, a layer: pixels that come out 
 TRAIN_SHARE, READ_SHARE = 0.85 * 0.7, 0.85  # of all images: for training, and with those for validation
 ASSUMED_RATE = 2500  # images a second and GPU
 LINKS_GBIT = (10, 100)
+STAGING_BYTES_S = 1e9  # assumed: from a bucket to a node
 RESTART_S = 120  # assumed: to notice, schedule, start, and compile
 IMAGES = 100_000_000
 
@@ -71,6 +72,10 @@ def many_images() -> str:
         ("`manifest.json`", f"{shards * SHARD_ENTRY_BYTES / 1e6:.0f} MB"),
         ("indexes, kept in memory by each worker", f"{IMAGES * READ_SHARE * INDEX_BYTES / 1e9:.1f} GB"),
         ("order of an epoch, in each worker", "13 s, 1.5 GB"),
+        (
+            "staging from a bucket, all of it to each node, at an assumed 1 GB/s",
+            f"{_duration(IMAGES * IMAGE_BYTES / STAGING_BYTES_S)}, {IMAGES * IMAGE_BYTES / 1e12:.1f} TB of scratch",
+        ),
         ("hashing all of it once a run", f"{_duration(IMAGES * IMAGE_BYTES / HASH_BYTES_S)} of one core"),
     ]
     return "\n".join(["| 100 million images | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])

@@ -6,6 +6,8 @@ import pytest
 from manifests import Manifest, flags_in, job_specs, main_container, of_kind, pod_templates, render
 from pod_rules import amount
 
+SPOT_GRACE_S = 15
+
 
 def test_in_the_cloud_everything_that_lasts_is_in_the_bucket(kubectl: str) -> None:
     manifests = render(kubectl, "overlays/gke")
@@ -26,6 +28,11 @@ def test_in_the_cloud_everything_that_lasts_is_in_the_bucket(kubectl: str) -> No
     assert amount(budget) < amount(limit)
 
 
+def test_in_the_cloud_a_stopped_pod_uploads_no_longer_than_it_has(kubectl: str) -> None:
+    stop_s = int(flags_in(render(kubectl, "overlays/gke"), "train.flags")["stop_timeout"].removesuffix("s"))
+    assert 2 <= SPOT_GRACE_S - stop_s <= 5  # to end by itself
+
+
 def test_in_the_cloud_pods_are_known_by_their_account_and_hold_no_key(kubectl: str) -> None:
     manifests = render(kubectl, "overlays/gke")
     (account,) = of_kind(manifests, "ServiceAccount")
@@ -39,7 +46,7 @@ def test_in_the_cloud_pods_lie_on_spot_nodes_and_are_gone_in_time(kubectl: str) 
     for pod in pod_templates(render(kubectl, "overlays/gke")).values():
         assert pod["spec"]["nodeSelector"]["cloud.google.com/gke-spot"] == "true"
         assert any(one["key"] == "cloud.google.com/gke-spot" for one in pod["spec"]["tolerations"])
-        assert pod["spec"]["terminationGracePeriodSeconds"] == 15
+        assert pod["spec"]["terminationGracePeriodSeconds"] == SPOT_GRACE_S
         assert "affinity" not in pod["spec"]
 
 
