@@ -122,7 +122,8 @@ class Publisher:
     def _send_checkpoint(self, job: Job, name: Name) -> None:
         source = job.folder / CHECKPOINTS / str(name)
         try:
-            for path in sorted(source.iterdir(), key=lambda path: path.name == STATE):  # it vouches for the others
+            files = sorted(source.iterdir(), key=lambda path: (path.name == STATE, path.name))
+            for path in files:  # the state last: it vouches for the others
                 self._run.folder.write(f"{CHECKPOINTS}/{name}/{path.name}", path, generation=0)
         except ConflictError as error:
             raise self._conflict() from error

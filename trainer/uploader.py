@@ -60,6 +60,8 @@ def uploading(
     except Exception:
         uploader.leave(grace_s, tell=True)
         raise
+    finally:
+        uploader.close()
     shutil.rmtree(folder, ignore_errors=True)
     shutil.rmtree(links_of(folder), ignore_errors=True)
 
@@ -85,13 +87,15 @@ class Uploader:
         self._failure: _Failure | None = None
         self._over: Exception | None = None
         self._leaving = threading.Event()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="upload", daemon=True)
         self._links = 0
 
     def begin(self) -> None:
         """Say in the bucket whose run this is, and upload what an earlier process had saved and couldn't."""
         shutil.rmtree(links_of(self._run.local), ignore_errors=True)
         self._publisher.claim()
-        threading.Thread(target=self._work, name="upload", daemon=True).start()
+        self._thread.start()
         checkpoints = self._run.local / CHECKPOINTS
         last = read_pointer(checkpoints)
         if last and str(last) not in self._publisher.known.complete:
@@ -150,6 +154,14 @@ class Uploader:
             say(told)
         return told
 
+    def close(self, wait_s: float = 0.0) -> None:
+        """Begin nothing more, and wait so long for what is under way."""
+        with self._changed:
+            self._closed = True
+            self._leaving.set()
+            self._changed.notify_all()
+        self._thread.join(wait_s)
+
     @property
     def _idle(self) -> bool:
         return self._next is None and self._current is None
@@ -173,8 +185,10 @@ class Uploader:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGTERM)
         while self._over is None:
             with self._changed:
-                while self._next is None:
+                while self._next is None and not self._closed:
                     self._changed.wait()
+                if self._closed or self._next is None:
+                    return
                 job, self._current, self._next = self._next, self._next, None
             try:
                 self._publisher.publish(job)

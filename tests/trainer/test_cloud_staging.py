@@ -155,7 +155,7 @@ def test_a_dataset_larger_than_the_budget_or_the_disk_is_refused_with_its_size(
         stage(tmp_path / "s", budget=100_000)
     assert not list((tmp_path / "s").glob("datasets/*"))
     with mounted(tmp_path / "disk", size_mb=2) as disk:
-        with pytest.raises(RequestError, match=r"gland with 3 MB can't be fetched to .*: its disk lacks [\d.]+ MB"):
+        with pytest.raises(RequestError, match=r"gland with 3 MB can't be fetched to .*: its disk lacks [\d.]+ kB"):
             Scratch(disk.folder / "s", GB).reserve({Dataset("a" * 64, "gland"): 3_000_000})
         assert not list((disk.folder / "s").glob("datasets/*"))
 
