@@ -1,7 +1,7 @@
 """What the image is, before it is given any work."""
 
 import json
-import re
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -23,6 +23,7 @@ Run = Callable[..., CompletedProcess[str]]
 Findings = dict[str, Any]
 
 SIGTERM_EXIT = 143
+DATE = "--date=format-local:%Y-%m-%dT%H:%M:%SZ"
 MAX_ADDED_BYTES = 2_300_000_000  # to the base; 2.18e9 were seen
 IMPORTS = """
 import importlib, pkgutil
@@ -145,10 +146,13 @@ def test_labels_say_what_it_is_and_what_it_was_made_of(engine: Engine, image: st
     assert labels["licenses"] == "Apache-2.0"
     assert labels["base.name"] == base_image
     assert labels["version"] == __version__
-    head = _git("rev-parse", "HEAD")
-    assert labels["revision"] in ((head, f"{head}-dirty") if head else ("unknown",))
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ" if head else "unknown", labels["created"])
+    commit = labels["revision"].removesuffix("-dirty")
+    assert _git("cat-file", "-t", commit) == "commit" if _git("rev-parse", "HEAD") else commit == "unknown"
+    assert labels["created"] == (_git("log", "-1", "--format=%cd", DATE, commit) or "unknown")
 
 
 def _git(*args: str) -> str:
-    return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    done = subprocess.run(
+        ["git", *args], cwd=ROOT, env={**os.environ, "TZ": "UTC"}, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip()
