@@ -30,7 +30,7 @@ from trainer.published import LAST, Name, kept_with, names_in, read_pointer, wri
 from trainer.sealed_state import STATE, DamagedError, read_whole, sealed
 from trainer.uploads import NoUploads, Uploads
 
-FORMAT = 2
+FORMAT = 3
 WEIGHTS = "weights"
 KEEP_LAST = 2
 
@@ -45,7 +45,8 @@ class NotFiniteError(RequestError):
 class Progress:
     """Where training stands after `step` steps.
 
-    `sums` are those of the epoch under way: loss, hits, records; `epoch_seconds` is the time spent on its steps. `best`
+    `sums` are those of the epoch under way: loss, hits, records; `epoch_seconds` is the time spent on its steps,
+    `waiting_seconds` the part of it in which no batch was ready. `best`
     is (value, −loss) of the best epoch, to compare the next one with; `best_step` names the checkpoint made after it.
     `rollbacks` counts how often training went back and halved the learning rate.
     """
@@ -57,6 +58,7 @@ class Progress:
     best_step: int = 0
     best: tuple[float, ...] = ()
     epoch_seconds: float = 0.0
+    waiting_seconds: float = 0.0
     finished: bool = False
     rollbacks: int = 0
 

@@ -1,4 +1,4 @@
-"""The training loop and the two steps it is made of, under any `tf.distribute` strategy.
+"""The training loop, under any `tf.distribute` strategy.
 
     progress = train(job, progress)
 
@@ -25,11 +25,12 @@ from trainer.checkpoints import Checkpoints, Progress
 from trainer.divergence import FAIL, Diverged, WayBack, diverged
 from trainer.input_pipeline import Layout, TrainInput, train_batches
 from trainer.intervals import Interval
-from trainer.models import logits_of
 from trainer.order import TrainOrder
+from trainer.pace import Pace
 from trainer.preemption import StopSignal
 from trainer.records import RecordReader
 from trainer.saving import REFUSED, Saver
+from trainer.step import make_train_step
 from trainer.watchdog import Watchdog
 
 Metrics = dict[str, Any]
@@ -103,53 +104,6 @@ def _train(job: TrainJob, progress: Progress) -> Progress:
     return progress
 
 
-def make_train_step(
-    strategy: tf.distribute.Strategy, model: keras.Model, optimizer: keras.optimizers.Optimizer
-) -> Callable[[Any, Any], Any]:
-    """A compiled step: (batch, stop) → `[5]`, sums over the global batch, the same on every worker.
-
-    They are loss, hits, records, stops, and how many replicas hold weights or optimizer slots that aren't finite.
-    `stop` is 1.0 on a worker that was told to stop: its sum lets all workers stop after the same step.
-    """
-    network = logits_of(model)
-
-    def on_replica(batch: dict[str, Any], stop: Any) -> Any:
-        with tf.GradientTape() as tape:
-            logits = network(batch["image"], training=True)
-            losses = losses_of(batch, logits)
-            # Weights sum to one over all replicas, so the summed gradients are those of the global batch's mean.
-            loss = tf.reduce_sum(losses * batch["weight"])
-        gradients = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        present = tf.cast(batch["weight"] > 0, tf.float32)
-        hits = tf.cast(tf.argmax(logits, axis=1) == batch["label"], tf.float32)
-        broken = 1.0 - _all_finite([*model.variables, *optimizer.variables])
-        sums = [tf.reduce_sum(values * present) for values in (losses, hits, present)]
-        return tf.stack([*sums, stop, broken])
-
-    @tf.function  # type: ignore[untyped-decorator]
-    def step(batch: Any, stop: Any) -> Any:
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(on_replica, args=(batch, stop)), axis=None)
-
-    return step  # type: ignore[no-any-return]
-
-
-def losses_of(batch: dict[str, Any], logits: Any) -> Any:
-    """The cross-entropy of each record; of two labels that share an image, each in its share."""
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label"], logits)
-    if "share" not in batch:
-        return losses
-    others = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["partner_label"], logits)
-    return batch["share"] * losses + (1.0 - batch["share"]) * others
-
-
-def _all_finite(variables: list[Any]) -> Any:
-    """1.0 if every number is finite, else 0.0. For 30 million weights and two slots each, 22 ms on two CPU cores."""
-    values = [tf.convert_to_tensor(variable) for variable in variables]
-    checks = [tf.reduce_all(tf.math.is_finite(value)) for value in values if value.dtype.is_floating]
-    return tf.cast(tf.reduce_all(tf.stack(checks)), tf.float32)
-
-
 def _train_epoch(
     job: TrainJob, batches: Any, step: Callable[[Any, Any], Any], saver: Saver, progress: Progress
 ) -> Progress:
@@ -157,18 +111,24 @@ def _train_epoch(
     steps = job.order.steps_per_epoch
     epoch = len(progress.history)
     done = progress.step - epoch * steps  # all of them, if the run was stopped during validation
-    started, seconds_before, seen_before = time.monotonic(), progress.epoch_seconds, progress.sums[2]
+    started, before, waiting = time.monotonic(), progress, 0.0
     with _progress_bar(job, epoch, done) as bar:
         for _ in range(done, steps):
             job.watchdog.beat("step", f"{progress.step + 1} of epoch {epoch + 1}", compiles=True)
-            loss, hits, records, stops, broken = _one_step(job, batches, step, saver, progress)
+            (loss, hits, records, stops, broken), waited = _one_step(job, batches, step, saver, progress)
             if not math.isfinite(loss) or broken:
                 what = "weights that aren't finite" if math.isfinite(loss) else f"a loss of {loss}"
                 raise diverged(job.order, job.reader, progress.step + 1, what)
             sums = (progress.sums[0] + loss, progress.sums[1] + hits, progress.sums[2] + records)
-            seconds = time.monotonic() - started
-            progress = replace(progress, step=progress.step + 1, sums=sums, epoch_seconds=seconds_before + seconds)
-            _show(bar, sums, (sums[2] - seen_before) / seconds)
+            seconds, waiting = time.monotonic() - started, waiting + waited
+            progress = replace(
+                progress,
+                step=progress.step + 1,
+                sums=sums,
+                epoch_seconds=before.epoch_seconds + seconds,
+                waiting_seconds=before.waiting_seconds + waiting,
+            )
+            _show(bar, sums, Pace(sums[2] - before.sums[2], progress.step - before.step, seconds, waiting))
             if progress.step % steps == 0:
                 break  # the end of the epoch saves by itself, after validation
             if stops or (job.layout.alone and job.stop.is_set()):  # alone, there is no need for one step more
@@ -180,14 +140,19 @@ def _train_epoch(
 
 def _one_step(
     job: TrainJob, batches: Any, step: Callable[[Any, Any], Any], saver: Saver, progress: Progress
-) -> list[float]:
-    """What `step` gives. A process that is alone and has nothing to save may be stopped in its midst: it compiles."""
+) -> tuple[list[float], float]:
+    """What `step` gives, and the seconds its batch was waited for.
+
+    A process that is alone and has nothing to save may be stopped in its midst: it compiles.
+    """
     at_once = job.layout.alone and saver.has(progress)
     try:
         with job.reader.naming_failures(), job.stop.at_once() if at_once else nullcontext():
-            result = step(next(batches), tf.constant(float(job.stop.is_set())))
-            values: list[float] = np.asarray(result, dtype=np.float64).tolist()
-            return values
+            asked = time.monotonic()
+            batch = next(batches)
+            waited = time.monotonic() - asked
+            result = step(batch, tf.constant(float(job.stop.is_set())))
+            return np.asarray(result, dtype=np.float64).tolist(), waited
     except Preempted:
         raise saver.stopped(progress) from None
 
@@ -209,6 +174,7 @@ def _validated_row(job: TrainJob, saver: Saver, progress: Progress) -> dict[str,
 
 def _epoch_row(job: TrainJob, progress: Progress, validation: Metrics) -> dict[str, float]:
     loss, hits, records = progress.sums
+    pace = Pace(records, job.order.steps_per_epoch, progress.epoch_seconds, progress.waiting_seconds)
     return {
         "epoch": len(progress.history) + 1,
         "train_loss": loss / records,
@@ -217,16 +183,15 @@ def _epoch_row(job: TrainJob, progress: Progress, validation: Metrics) -> dict[s
         "validation_accuracy": validation["accuracy"],
         "validation_balanced_accuracy": validation["balanced_accuracy"],
         "validation_macro_f1": validation["macro_f1"],
-        "images_per_s": records / progress.epoch_seconds,
-        "seconds": progress.epoch_seconds,
         "learning_rate": float(keras.ops.convert_to_numpy(job.optimizer.learning_rate)),
+        **pace.columns(),
     }
 
 
 def _judged(job: TrainJob, progress: Progress, row: dict[str, float]) -> Progress:
     """The epoch is over: whether it is the best so far, and the last one."""
     history = (*progress.history, row)
-    progress = replace(progress, history=history, sums=(0.0, 0.0, 0.0), epoch_seconds=0.0)
+    progress = replace(progress, history=history, sums=(0.0, 0.0, 0.0), epoch_seconds=0.0, waiting_seconds=0.0)
     merit = _merit(row, job.monitor)
     if not progress.best or merit > progress.best:
         progress = replace(progress, best=merit, best_epoch=len(history), best_step=progress.step)
@@ -261,9 +226,9 @@ def _progress_bar(job: TrainJob, epoch: int, done: int) -> Any:
     )
 
 
-def _show(bar: Any, sums: tuple[float, float, float], speed: float) -> None:
+def _show(bar: Any, sums: tuple[float, float, float], pace: Pace) -> None:
     loss, hits, records = sums
-    bar.set_postfix_str(f"loss {loss / records:.3f}, accuracy {hits / records:.3f}, {speed:.0f} images/s", False)
+    bar.set_postfix_str(f"loss {loss / records:.3f}, accuracy {hits / records:.3f}, {pace}", False)
     bar.update()
 
 

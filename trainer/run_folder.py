@@ -17,6 +17,7 @@ from typing import Any
 from data_pipeline import cli
 from data_pipeline.storage import exclusive, in_bucket, local_path, write_atomic
 from trainer.config import TrainConfig
+from trainer.pace import describe
 
 CONFIG_NAME = "config.json"
 LOCK = ".lock"
@@ -179,7 +180,7 @@ class EpochLog:
             f"epoch {row['epoch']:>3}/{self._epochs}   train loss {row['train_loss']:.3f}, accuracy "
             f"{row['train_accuracy']:.3f}   validation loss {row['validation_loss']:.3f}, accuracy "
             f"{row['validation_accuracy']:.3f}, balanced {row['validation_balanced_accuracy']:.3f}   "
-            f"{row['images_per_s']:.0f} images/s"
+            f"{describe(row)}"
         )
         print(line, file=sys.stderr, flush=True)
 

@@ -25,10 +25,10 @@ from tests.benchmarks.comparison import AtMost, Row, in_turns, table
 from tests.benchmarks.smears import ORGAN, draw_jpegs
 from trainer.augment_config import Augmentation
 from trainer.input_pipeline import Layout, TrainInput, train_batches
-from trainer.loop import make_train_step
 from trainer.models import build_model
 from trainer.order import TrainOrder, epoch_order
 from trainer.records import RecordReader
+from trainer.step import make_train_step
 
 SIZE_PX, BATCH, STEPS = 128, 32, 12
 EARLY, LATE = 10, 100_000

@@ -19,6 +19,7 @@ from trainer.intervals import Interval
 from trainer.loop import TrainJob, train
 from trainer.models import build_model
 from trainer.order import TrainOrder
+from trainer.pace import CLOCK_COLUMNS
 from trainer.preemption import StopSignal
 from trainer.records import RecordReader
 
@@ -96,8 +97,8 @@ def best_of(job: TrainJob, progress: Progress) -> list[bytes]:
 
 def untimed(progress: Progress) -> Progress:
     """Without what no two runs share."""
-    rows = [{k: v for k, v in row.items() if k not in ("seconds", "images_per_s")} for row in progress.history]
-    return replace(progress, history=tuple(rows), epoch_seconds=0.0)
+    rows = [{k: v for k, v in row.items() if k not in CLOCK_COLUMNS} for row in progress.history]
+    return replace(progress, history=tuple(rows), epoch_seconds=0.0, waiting_seconds=0.0)
 
 
 def train_in_pieces(

@@ -18,11 +18,12 @@ from trainer.augment_config import Augmentation
 from trainer.checkpoints import Progress
 from trainer.cluster import layout_of
 from trainer.input_pipeline import TrainInput, train_batches
-from trainer.loop import losses_of, make_train_step, train
+from trainer.loop import train
 from trainer.models import build_model
 from trainer.order import TrainOrder
 from trainer.preemption import StopSignal
 from trainer.records import RecordReader
+from trainer.step import losses_of, make_train_step
 
 
 @pytest.fixture

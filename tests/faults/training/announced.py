@@ -59,10 +59,8 @@ class Here:
 
 
 def watch_loop(loop: Any, here: Here) -> None:
-    """`compile`: while the step is traced. `step`: before step COUNT. `stepped`: one is made, not counted yet."""
-    import tensorflow as tf
-
-    make, logits_of = loop.make_train_step, loop.logits_of
+    """`step`: before step COUNT. `stepped`: one is made, not counted yet."""
+    make = loop.make_train_step
 
     def make_watched(strategy: Any, model: Any, optimizer: Any, *rest: Any) -> Callable[..., Any]:
         step = make(strategy, model, optimizer, *rest)
@@ -82,6 +80,15 @@ def watch_loop(loop: Any, here: Here) -> None:
 
         return watched
 
+    loop.make_train_step = make_watched
+
+
+def watch_step(module: Any, here: Here) -> None:
+    """`compile`: while the step is traced."""
+    import tensorflow as tf
+
+    logits_of = module.logits_of
+
     def logits_watched(model: Any) -> Any:
         network = logits_of(model)
 
@@ -91,7 +98,7 @@ def watch_loop(loop: Any, here: Here) -> None:
 
         return tf.autograph.experimental.do_not_convert(call)
 
-    loop.make_train_step, loop.logits_of = make_watched, logits_watched
+    module.logits_of = logits_watched
 
 
 def _records(strategy: Any, batch: Any) -> list[int]:
@@ -177,6 +184,7 @@ def watch_cluster(cluster: Any, here: Here) -> None:
 PATCHES = {
     "trainer.cluster": watch_cluster,
     "trainer.loop": watch_loop,
+    "trainer.step": watch_step,
     "trainer.evaluate": watch_evaluation,
     "trainer.run_folder": watch_run_folder,
     "trainer.report": watch_report,

@@ -16,7 +16,8 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
-TIMES = ("seconds", "images_per_s")
+from trainer.pace import CLOCK_COLUMNS
+
 NUMBERS = ("best_epoch", "epochs", "validation", "test", "baselines")
 
 
@@ -46,7 +47,8 @@ def newest_of(checkpoints: Path, step: int) -> Path:
 
 
 def without_times(values: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in values.items() if name not in (*TIMES, "epoch_seconds")}
+    clock = (*CLOCK_COLUMNS, "epoch_seconds", "waiting_seconds")
+    kept = {name: value for name, value in values.items() if name not in clock}
     if "history" in kept:
         kept["history"] = [without_times(row) for row in kept["history"]]
     return kept
