@@ -6,6 +6,8 @@ pod_templates(manifests)["train"]["spec"]["containers"]
 """
 
 import functools
+import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,10 @@ Manifest = dict[str, Any]
 
 K8S = Path(__file__).parents[2] / "k8s"
 PREFIX = "cytotrain-"
+# What a container without a `command` runs.
+ENTRYPOINT: list[str] = json.loads(
+    re.findall(r"^ENTRYPOINT (.+)$", (K8S.parent / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)[0]
+)
 # Everything that can be applied: a new overlay is tested by being there.
 FOLDERS = sorted(
     str(path.parent.relative_to(K8S))

@@ -1,8 +1,6 @@
 """The flags that pods are given mean something to the programs that get them, down to the last flag."""
 
 import functools
-import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -10,14 +8,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from manifests import FOLDERS, K8S, Manifest, containers, files, job_specs, render
+from manifests import ENTRYPOINT, FOLDERS, K8S, Manifest, containers, files, job_specs, render
 
 from data_pipeline import cli
 
 ROOT = K8S.parent
 MOUNT = "/etc/cytotrain"
 WITH_JOBS = [folder for folder in FOLDERS if folder != "loader"]
-ENTRYPOINT: list[str] = json.loads(re.findall(r"^ENTRYPOINT (.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[0])
 INDEX = "JOB_COMPLETION_INDEX"
 
 
