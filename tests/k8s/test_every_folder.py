@@ -11,7 +11,7 @@ import pod_rules
 import pod_security
 import pytest
 import yaml
-from manifests import FOLDERS, K8S, LONE_FILES, Manifest, containers, files, job_specs, of_kind, pod_templates
+from manifests import FOLDERS, K8S, LONE_FILES, OVERLAYS, Manifest, containers, files, job_specs, of_kind, pod_templates
 
 import data_pipeline
 from data_pipeline import cli
@@ -22,8 +22,7 @@ VERSION = data_pipeline.__version__
 
 
 def test_there_is_an_overlay_for_each_way_to_launch() -> None:
-    wanted = {"local", "gpu", "multi-worker", "convert-parallel", "all-organs", "gke", "jobset", "kueue"}
-    assert {folder.removeprefix("overlays/") for folder in FOLDERS if folder.startswith("overlays/")} == wanted
+    assert {f"overlays/{name}" for name in OVERLAYS} <= set(FOLDERS)
 
 
 def test_every_pod_is_admitted_under_restricted(manifests: list[Manifest]) -> None:

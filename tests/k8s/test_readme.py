@@ -1,12 +1,17 @@
 """k8s/README.md names what is there, and its figures are those that are computed."""
 
 import re
+import shutil
 import subprocess
+import textwrap
 from collections.abc import Callable
+from pathlib import Path
 
+import pod_rules
 import pytest
 import sizing
-from manifests import FOLDERS, K8S
+import yaml
+from manifests import FOLDERS, K8S, OVERLAYS, files
 
 TEXT = (K8S / "README.md").read_text(encoding="utf-8")
 # Indented by four, as Markdown has it; lists of this file never are.
@@ -22,7 +27,20 @@ def test_every_folder_that_is_applied_is_there() -> None:
 def test_every_overlay_is_in_the_table() -> None:
     (table,) = re.findall(r"\| what it does \|.*?\n\n", TEXT, flags=re.DOTALL)
     rows = re.findall(r"^\| `([\w-]+)` \|", table, flags=re.MULTILINE)
-    assert {f"overlays/{row}" for row in rows} == {folder for folder in FOLDERS if folder.startswith("overlays/")}
+    assert set(rows) == OVERLAYS
+
+
+def test_an_overlay_of_ones_own_is_made_as_it_says(kubectl: str, tmp_path: Path) -> None:
+    shutil.copytree(K8S, tmp_path / "k8s")
+    own = tmp_path / "k8s" / "overlays" / "ours"
+    own.mkdir()
+    (kustomization,) = re.findall(r"    # k8s/overlays/ours/kustomization.yaml\n((?:    .*\n)+)", TEXT)
+    (own / "kustomization.yaml").write_text(textwrap.dedent(kustomization), encoding="utf-8")
+    (own / "train.flags").write_text("--epochs=60\n", encoding="utf-8")
+    done = subprocess.run([kubectl, "kustomize", str(own)], capture_output=True, text=True, check=True)
+    manifests = list(yaml.safe_load_all(done.stdout))
+    assert files(manifests)["train.flags"] == "--epochs=60\n"
+    assert pod_rules.violations(manifests) == []
 
 
 def test_every_file_it_sends_readers_to_is_there() -> None:
