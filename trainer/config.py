@@ -8,6 +8,7 @@ Only `__main__` reads flags; everything else takes a `TrainConfig` or a part of 
 
 import hashlib
 import json
+import math
 import re
 import shlex
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -77,6 +78,8 @@ class TrainConfig(AugmentFlags):
     epochs: int = 30
     batch_size: int = 128
     learning_rate: float = 1e-3
+    clip_norm: float = 0.0
+    accumulate: int = 1
     image_size: int = 0
     patience: int = 0
     monitor: str = "balanced_accuracy"
@@ -159,6 +162,9 @@ def define_flags() -> None:
         upper_bound=MAX_BATCH,
     )
     number("learning_rate", default["learning_rate"], "Of the Adamax optimizer.")
+    number("clip_norm", default["clip_norm"], "Shorten gradients that are longer than this; 0: never.", lower_bound=0)
+    parts = "Take each batch in so many parts, one after another: the same step with less memory."
+    integer("accumulate", default["accumulate"], parts, lower_bound=1, upper_bound=MAX_BATCH)
     integer(
         "image_size",
         default["image_size"],
@@ -262,6 +268,9 @@ def _check(values: flags.FlagValues) -> None:
     if not 0 < rate < 10:  # NaN isn't either
         expected = "a number above 0 and below 10"
         raise invalid_flag("learning_rate", expected=expected, received=rate, fix="try --learning_rate=0.001")
+    if not values.clip_norm < math.inf:
+        fix = "leave it out, or try --clip_norm=1"
+        raise invalid_flag("clip_norm", expected="a finite number", received=values.clip_norm, fix=fix)
     if values.run and not RUN_NAME.fullmatch(values.run):
         fix = "begin with a letter or digit, leave out slashes, and keep below 80 letters"
         raise invalid_flag("run", expected="a plain name", received=values.run, fix=fix)

@@ -30,7 +30,7 @@ from trainer.pace import Pace
 from trainer.preemption import StopSignal
 from trainer.records import RecordReader
 from trainer.saving import REFUSED, Saver
-from trainer.step import make_train_step
+from trainer.step import Update, make_train_step
 from trainer.watchdog import Watchdog
 
 Metrics = dict[str, Any]
@@ -59,6 +59,7 @@ class TrainJob:
     chief: bool
     checkpoint_deadline_s: float = 1800.0
     on_nan: str = FAIL
+    update: Update = field(default_factory=Update)
     watchdog: Watchdog = field(default_factory=lambda: Watchdog(0.0))
 
 
@@ -79,7 +80,7 @@ def train(job: TrainJob, progress: Progress) -> Progress:
 
 
 def _train(job: TrainJob, progress: Progress) -> Progress:
-    step = make_train_step(job.strategy, job.model, job.optimizer)
+    step = make_train_step(job.strategy, job.model, job.optimizer, job.update)
     with job.watchdog:
         job.watchdog.beat("the way back", "as it is prepared")
         way_back = WayBack(job.checkpoints, job.optimizer, steps_per_epoch=job.order.steps_per_epoch, on_nan=job.on_nan)

@@ -5,6 +5,7 @@ loss, hits, records, stops, broken = step(batch, tf.constant(0.0))
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -13,8 +14,24 @@ import tensorflow as tf
 from trainer.models import logits_of
 
 
+@dataclass(frozen=True, slots=True)
+class Update:
+    """How gradients become a step.
+
+    `clip_norm`, if it isn't 0, is the longest that the gradient of the global batch, all weights together, may be.
+    `accumulate` is the number of parts in which a replica takes its share of a batch, one after another: less memory
+    for the same step within rounding, but for layers that look at the batch, such as batch normalisation.
+    """
+
+    clip_norm: float = 0.0
+    accumulate: int = 1
+
+
 def make_train_step(
-    strategy: tf.distribute.Strategy, model: keras.Model, optimizer: keras.optimizers.Optimizer
+    strategy: tf.distribute.Strategy,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    update: Update = Update(),
 ) -> Callable[[Any, Any], Any]:
     """A compiled step: (batch, stop) → `[5]`, sums over the global batch, the same on every worker.
 
@@ -23,25 +40,70 @@ def make_train_step(
     """
     network = logits_of(model)
 
-    def on_replica(batch: dict[str, Any], stop: Any) -> Any:
+    def gradients_and_sums(batch: dict[str, Any]) -> tuple[list[Any], Any]:
         with tf.GradientTape() as tape:
             logits = network(batch["image"], training=True)
             losses = losses_of(batch, logits)
             # Weights sum to one over all replicas, so the summed gradients are those of the global batch's mean.
             loss = tf.reduce_sum(losses * batch["weight"])
-        gradients = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         present = tf.cast(batch["weight"] > 0, tf.float32)
         hits = tf.cast(tf.argmax(logits, axis=1) == batch["label"], tf.float32)
+        sums = tf.stack([tf.reduce_sum(values * present) for values in (losses, hits, present)])
+        return tape.gradient(loss, model.trainable_variables), sums
+
+    def on_replica(batch: dict[str, Any], stop: Any) -> Any:
+        if update.accumulate == 1:
+            gradients, sums = gradients_and_sums(batch)
+        else:
+            gradients, sums = _in_parts(gradients_and_sums, batch, update.accumulate, model.trainable_variables)
+        if update.clip_norm:
+            gradients = _clipped(gradients, update.clip_norm)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         broken = 1.0 - _all_finite([*model.variables, *optimizer.variables])
-        sums = [tf.reduce_sum(values * present) for values in (losses, hits, present)]
-        return tf.stack([*sums, stop, broken])
+        return tf.concat([sums, tf.stack([stop, broken])], axis=0)
 
     @tf.function  # type: ignore[untyped-decorator]
     def step(batch: Any, stop: Any) -> Any:
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(on_replica, args=(batch, stop)), axis=None)
 
     return step  # type: ignore[no-any-return]
+
+
+def _in_parts(
+    gradients_and_sums: Callable[[dict[str, Any]], tuple[list[Any], Any]],
+    batch: dict[str, Any],
+    count: int,
+    variables: list[Any],
+) -> tuple[list[Any], Any]:
+    """What `gradients_and_sums` gives for all of `batch`, added up over `count` equal parts of it."""
+    rows = batch["label"].shape[0]
+    size = -(-rows // count)
+
+    def cut(values: Any) -> Any:
+        # What is missing has the weight 0, as padding does.
+        padded = tf.pad(values, [[0, size * count - rows], *([[0, 0]] * (len(values.shape) - 1))])
+        return tf.reshape(padded, [count, size, *values.shape[1:]])
+
+    parts = {name: cut(values) for name, values in batch.items()}
+
+    def add(number: Any, *totals: Any) -> tuple[Any, ...]:
+        gradients, sums = gradients_and_sums({name: values[number] for name, values in parts.items()})
+        return number + 1, *(total + more for total, more in zip(totals, [*gradients, sums], strict=True))
+
+    nothing = [tf.zeros(variable.shape, variable.dtype) for variable in variables]
+    # Not unrolled: TensorFlow would take all parts at once, with the memory of all.
+    _, *gradients, sums = tf.while_loop(
+        lambda number, *totals: number < count, add, [0, *nothing, tf.zeros([3])], parallel_iterations=1
+    )
+    return gradients, sums
+
+
+def _clipped(gradients: list[Any], longest: float) -> list[Any]:
+    """A replica's gradients by the factor that shortens their sum over all replicas to `longest`."""
+    context = tf.distribute.get_replica_context()
+    total = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+    factor = tf.minimum(1.0, longest / tf.maximum(tf.linalg.global_norm(total), 1e-20))
+    return [gradient * factor for gradient in gradients]
 
 
 def losses_of(batch: dict[str, Any], logits: Any) -> Any:

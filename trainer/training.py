@@ -32,6 +32,7 @@ from trainer.outcome import test_and_report
 from trainer.preemption import StopSignal
 from trainer.records import RecordReader
 from trainer.run_folder import CHECKPOINTS, LOCK, REPORT, EpochLog, busy, open_run, say_nothing
+from trainer.step import Update
 from trainer.uploads import NoUploads, Uploads
 from trainer.watchdog import Watchdog
 
@@ -180,6 +181,7 @@ def _job(
         chief=chief,
         checkpoint_deadline_s=parse_seconds("checkpoint_deadline", config.checkpoint_deadline),
         on_nan=config.on_nan,
+        update=Update(clip_norm=config.clip_norm, accumulate=config.accumulate),
         watchdog=watchdog,
     )
 

@@ -120,11 +120,21 @@ def _in_cluster(text: str, *more: str) -> Make:
     return make
 
 
-INTEGERS = ("epochs", "batch_size", "image_size", "patience", "seed", "logical_cpus", "num_workers", "worker_port")
+INTEGERS = (
+    "epochs",
+    "batch_size",
+    "accumulate",
+    "image_size",
+    "patience",
+    "seed",
+    "logical_cpus",
+    "num_workers",
+    "worker_port",
+)
 TIMES = ("checkpoint_deadline", "step_timeout", "start_timeout", "stop_timeout")
 BAD_SIZES = ("", "100", "0GB", "-1GB", "1gb", "1 GB", "1GiB", "1e3GB", "nanGB", "GB", "9" * 400 + "GB", "9999999TB")
-AUGMENTATION = ("augment_strength", "stain", "blur", "cutout", "mixup", "cutmix")
-BAD_SHARES = ("", "much", "nan", "inf", "-0.1", "1e400")
+SHARES = ("clip_norm", "augment_strength", "stain", "blur", "cutout", "mixup", "cutmix")
+BAD_SHARES = ("", "much", "nan", "inf", "-0.1")
 BAD_INTEGERS = ("", "many", "1.5", "nan", "inf", "-1", "9" * 30)
 BAD_NUMBERS = ("", "fast", "nan", "inf", "-inf", "0", "-0.1", "1e400", "10")
 BAD_TIMES = ("", "10", "-5m", "10x", "m", "1e3s", "nan", "1h30m", "9" * 400 + "h")
@@ -143,7 +153,7 @@ FLAGS = (
     *(flag(f"--distribution={value}", "distribution", "mirrored") for value in ("", "tpu")),
     *(flag(f"--on_nan={value}", "on_nan", "rollback") for value in ("", "ignore")),
     *(flag(f"--augment={value}", "augment") for value in ("2", "maybe")),
-    *(flag(f"--{name}={value}", name, value[:9]) for name in AUGMENTATION for value in BAD_SHARES),
+    *(flag(f"--{name}={value}", name, value[:9]) for name in SHARES for value in BAD_SHARES),
     *(flag(f"--run={value}", "`--run`", "plain name") for value in ("../x", "a/b", ".hidden", "..", "-x", "r" * 300)),
     *(flag(f"--organ={value}", "`--organ`", "gland") for value in ("", "liver", "gland,", "../gland", "/etc", ".")),
     flag("--organ=all,gland", "`--organ`", "'all'"),
