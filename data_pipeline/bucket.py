@@ -83,11 +83,14 @@ class BucketFolder:
     def files(self, prefix: str = "") -> list[Blob]:
         """Every object below, ordered by name; with `prefix` those whose names begin with it.
 
-        An object called like a folder (`name/`), as consoles make them, is none.
+        An empty object called like a folder (`name/`), as consoles make them, is none.
         """
 
         found = (one for page in self._pages(self.prefix + prefix, fields=FIELDS) for one in page)
-        return sorted((self._blob(one) for one in found if not one.name.endswith("/")), key=lambda blob: blob.name)
+        return sorted(
+            (self._blob(one) for one in found if int(one.size) or not one.name.endswith("/")),
+            key=lambda blob: blob.name,
+        )
 
     def folders(self) -> list[str]:
         """The names of the folders directly below."""

@@ -24,7 +24,7 @@ from data_pipeline.manifest import FILE_NAME, SPLITS, DatasetError, Manifest
 from data_pipeline.scratch import need_room
 from data_pipeline.transfer import check_name, download
 
-_OTHERS = r"(manifest|dataset_info|features)\.json|quarantine\.csv|near_duplicates\.csv|card\.html"
+_OTHERS = r"(manifest|dataset_info|features)\.json|quarantine\.csv|near_duplicates\.csv|card\.html|label\.labels\.txt"
 _SHARD = rf"-({'|'.join(SPLITS)})\.tfrecord-\d{{5}}-of-\d{{5}}(\.offsets)?"
 
 

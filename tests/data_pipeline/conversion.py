@@ -9,7 +9,7 @@ from data_pipeline.schema import Record, decode_example, unframe_record
 from tests.conftest import run_module
 
 
-def convert(images: Path | str, tfrecords: Path, *arguments: object, code: int = 0) -> str:
+def convert(images: Path | str, tfrecords: Path | str, *arguments: object, code: int = 0) -> str:
     """Run the program; its output."""
     done = run_module(
         "data_pipeline",

@@ -1,32 +1,17 @@
 """Datasets in a bucket: what conversion leaves there is what it leaves on a disk, whatever happens on the way."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from data_pipeline import cli
-from data_pipeline.bucket import BucketFolder
-from data_pipeline.transfer import download
+from data_pipeline.bucket_dataset import is_ours
+from data_pipeline.verify import judge
 from tests.bucket_faults import EVERY_FAULT, seeded
 from tests.bucket_server import BucketServer, FaultyBucket
 from tests.conftest import image_bytes, run_module
-from tests.data_pipeline.bucket_files import fill
+from tests.data_pipeline.bucket_files import TO, convert_here, fetched, fill, to_bucket
 from tests.data_pipeline.conversion import contents, convert
-
-TO = "gs://lab/tf"
-
-
-def to_bucket(images: Path | str, scratch: Path, *arguments: str, code: int = 0) -> str:
-    return convert(images, TO, f"--scratch={scratch}", *arguments, code=code)  # type: ignore[arg-type]
-
-
-def fetched(folder: BucketFolder, target: Path) -> dict[str, str]:
-    """The dataset as it lies there, by name and hash."""
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    download(folder / "gland", (folder / "gland").files(), target)
-    return contents(target)
 
 
 def test_from_bucket_to_bucket_is_from_disk_to_disk_byte_for_byte(
@@ -42,26 +27,30 @@ def test_from_bucket_to_bucket_is_from_disk_to_disk_byte_for_byte(
     assert len(set(front.hit())) > 2
     front.rule = lambda seen: ""
     assert fetched(server.folder("tf"), tmp_path / "theirs") == contents(tmp_path / "tf" / "gland")
+    assert all(is_ours(name, "gland") for name in contents(tmp_path / "theirs"))
     names = [blob.name for blob in server.folder("tf").files() if not blob.name.startswith("gland/")]
     assert names == [".gland.published.json"]
     assert [path.name for path in (tmp_path / "scratch").rglob("*") if not path.name.endswith(".lock")] == ["lab", "tf"]
 
 
 def test_a_second_run_does_nothing_and_reads_neither_images_nor_shards(
-    faulty_bucket: FaultyBucket, images: Path, tmp_path: Path
+    faulty_bucket: FaultyBucket, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server, front = faulty_bucket.server, faulty_bucket.front
     fill(server.folder("images"), images)
-    to_bucket("gs://lab/images", tmp_path / "scratch")
+    convert_here("gs://lab/images", tmp_path / "scratch")
     before, began = server.folder("tf").files(), len(front.log)
-    assert "up to date, nothing to do" in to_bucket("gs://lab/images", tmp_path / "scratch")
+    convert_here("gs://lab/images", tmp_path / "scratch")
     assert server.folder("tf").files() == before
+    assert "up to date, nothing to do" in capsys.readouterr().err
     read = [seen.address for seen in front.log[began:] if seen.media]
     assert len(read) == 2, read  # the manifest and the note
     assert all(".json" in address for address in read)
     server.folder("tf").delete([".gland.published.json"])  # then all of it is read
-    assert "up to date, nothing to do" in to_bucket("gs://lab/images", tmp_path / "scratch")
-    assert "up to date, nothing to do" in to_bucket(images, tmp_path / "scratch")
+    convert_here("gs://lab/images", tmp_path / "scratch")
+    convert_here(images, tmp_path / "scratch")
+    assert capsys.readouterr().err.count("up to date, nothing to do") == 2
+    assert len(front.log) - began > 72
 
 
 @pytest.mark.parametrize("note", [True, False])
@@ -69,7 +58,7 @@ def test_a_second_run_does_nothing_and_reads_neither_images_nor_shards(
 def test_damage_is_found_and_mended_with_overwrite(
     bucket_server: BucketServer, images: Path, tmp_path: Path, harm: str, note: bool
 ) -> None:
-    to_bucket(images, tmp_path / "scratch")
+    convert_here(images, tmp_path / "scratch")
     folder = bucket_server.folder("tf")
     whole = fetched(folder, tmp_path / "whole")
     shard = min(name for name in whole if "tfrecord" in name)
@@ -80,11 +69,9 @@ def test_damage_is_found_and_mended_with_overwrite(
         folder.delete([f"gland/{shard}"])
     if not note:
         folder.delete([".gland.published.json"])
-    said = to_bucket(images, tmp_path / "scratch", code=cli.EXIT_REQUEST)
-    assert shard in said
-    assert "--overwrite" in said
-    assert "up to date" not in said
-    to_bucket(images, tmp_path / "scratch", "--overwrite")
+    with pytest.raises(cli.RequestError, match=f"{shard}.*--overwrite"):
+        convert_here(images, tmp_path / "scratch")
+    convert_here(images, tmp_path / "scratch", overwrite=True)
     assert fetched(folder, tmp_path / "whole") == whole
 
 
@@ -93,15 +80,17 @@ def test_other_flags_or_images_are_refused_until_overwrite(
 ) -> None:
     fill(bucket_server.folder("images"), images)
     folder = bucket_server.folder("tf")
-    to_bucket("gs://lab/images", tmp_path / "scratch")
+    convert_here("gs://lab/images", tmp_path / "scratch")
     old = fetched(folder, tmp_path / "old")
-    assert "--seed was 0 and is 7" in to_bucket("gs://lab/images", tmp_path / "s", "--seed=7", code=cli.EXIT_REQUEST)
+    with pytest.raises(cli.RequestError, match="--seed was 0 and is 7"):
+        convert_here("gs://lab/images", tmp_path / "scratch", seed=7)
     bucket_server.folder("images").write("gland/red/S200_0.png", image_bytes(78))
-    assert "the images have changed" in to_bucket("gs://lab/images", tmp_path / "scratch", code=cli.EXIT_REQUEST)
+    with pytest.raises(cli.RequestError, match=r"the images have changed.*--overwrite"):
+        convert_here("gs://lab/images", tmp_path / "scratch")
     assert fetched(folder, tmp_path / "old") == old
     folder.write("gland/gland-train.tfrecord-00007-of-00009", b"of a dataset with more shards")
     folder.write("gland/notes.txt", b"not ours")
-    to_bucket("gs://lab/images", tmp_path / "scratch", "--overwrite", "--seed=7")
+    convert_here("gs://lab/images", tmp_path / "scratch", overwrite=True, seed=7)
     new = fetched(folder, tmp_path / "new")
     (images / "gland/red/S200_0.png").write_bytes(image_bytes(78))
     convert(images, tmp_path / "tf", "--seed=7")
@@ -111,12 +100,20 @@ def test_other_flags_or_images_are_refused_until_overwrite(
 
 def test_what_is_no_dataset_is_never_replaced(bucket_server: BucketServer, images: Path, tmp_path: Path) -> None:
     bucket_server.folder("tf").write("gland/thesis.doc", b"years of work")
-    said = to_bucket(images, tmp_path / "scratch", "--overwrite", code=cli.EXIT_REQUEST)
-    assert "gs://lab/tf/gland holds thesis.doc" in said
+    with pytest.raises(cli.RequestError, match=r"gs://lab/tf/gland holds thesis\.doc.*To fix it"):
+        convert_here(images, tmp_path / "scratch", overwrite=True)
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_work_begins(
+    bucket_server: BucketServer, images: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(cli.FaultError, match=r"needs room for .* GB.*To fix it: free some space there, or .*--scratch"):
+        convert_here(images, tmp_path / "scratch", image_size=4_000_000)
+    assert bucket_server.folder("tf").files() == []
 
 
 def test_verify_reads_datasets_of_a_bucket(bucket_server: BucketServer, images: Path, tmp_path: Path) -> None:
-    to_bucket(images, tmp_path / "scratch")
+    convert_here(images, tmp_path / "scratch")
     scratch = f"--scratch={tmp_path / 'scratch'}"
     for address in (TO, f"{TO}/gland"):
         done = run_module("data_pipeline.verify", address, scratch)
@@ -133,9 +130,9 @@ def test_verify_reads_datasets_of_a_bucket(bucket_server: BucketServer, images: 
     assert f"gs://lab/tf/gland: {shard}: its contents were changed" in done.stderr
     assert "gs://lab/tf/gland: more.bin: is no part of the dataset" in done.stderr
     folder.delete(["manifest.json"])
-    done = run_module("data_pipeline.verify", TO, scratch)
-    assert done.returncode == cli.EXIT_REQUEST
-    assert "No sealed dataset in gs://lab/tf/gland" in done.stderr
+    verdicts = list(judge(TO, workers=1, scratch=str(tmp_path / "scratch")))
+    assert [verdict.shown for verdict in verdicts] == ["gs://lab/tf/gland"]
+    assert "No sealed dataset in gs://lab/tf/gland" in verdicts[0].problems[0]
 
 
 @pytest.mark.parametrize(

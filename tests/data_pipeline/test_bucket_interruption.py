@@ -16,13 +16,15 @@ from data_pipeline import cli
 from data_pipeline.bucket import BucketFolder
 from data_pipeline.bucket_dataset import fetch
 from data_pipeline.manifest import FILE_NAME, DatasetError, Manifest
+from data_pipeline.settings import Settings
+from data_pipeline.stages import convert
 from data_pipeline.verify import verify
-from tests.bucket_faults import FaultyFront, Seen
+from tests.bucket_faults import FaultyFront, Seen, seeded
 from tests.bucket_server import BucketServer, FaultyBucket
 from tests.conftest import ROOT, make_images
-from tests.data_pipeline.bucket_files import fill
-from tests.data_pipeline.conversion import contents, convert
-from tests.data_pipeline.test_bucket_conversion import TO, fetched, to_bucket
+from tests.data_pipeline.bucket_files import TO, convert_here, fetched, fill, to_bucket
+from tests.data_pipeline.conversion import contents
+from tests.faults.program import IMAGE_SIZE, conversion, run_here
 
 DEADLINE_S = 60.0
 # Among them those that take the claim and remove the old manifest, files, and, past the last one, none at all.
@@ -82,10 +84,10 @@ def test_a_machine_lost_in_mid_conversion_takes_no_finished_work_with_it(
     faulty_bucket: FaultyBucket, tmp_path: Path
 ) -> None:
     server, front = faulty_bucket.server, faulty_bucket.front
-    images, number = tmp_path / "images", 6 * 64 + 48
-    make_images(images / "gland", slides=24, tiles=6)
+    images, number = tmp_path / "images", 5 * 64 + 4
+    make_images(images / "gland", slides=18, tiles=6, size=32)
     fill(server.folder("images"), images)
-    convert(images, tmp_path / "tf")
+    run_here(images, tmp_path / "tf")
     front.latency_s = 0.02  # so that there is a middle
     kept = lambda: server.folder("tf/.gland.partial").files()  # noqa: E731
     process = start("gs://lab/images", tmp_path / "scratch")
@@ -107,10 +109,10 @@ def test_kills_while_publishing_leave_a_whole_dataset_or_none(faulty_bucket: Fau
     server, front = faulty_bucket.server, faulty_bucket.front
     folder = server.folder("tf")
     images = make_images(tmp_path / "images" / "gland").parent
-    to_bucket(images, tmp_path / "scratch", "--image_size=24")
+    convert_here(images, tmp_path / "scratch", image_size=24)
     old = whole_or_none(folder, tmp_path / "seen")
     before = {blob.name: folder.read(blob) for blob in folder.files()}
-    convert(images, tmp_path / "tf")
+    run_here(images, tmp_path / "tf")
     new = Manifest.load(tmp_path / "tf" / "gland").fingerprint
     found: list[str] = []
     for number in STRUCK:
@@ -131,7 +133,7 @@ def test_kills_while_publishing_leave_a_whole_dataset_or_none(faulty_bucket: Fau
     assert found[-1] == new
     assert set(found) == {old, "none", new}
     assert found == sorted(found, key=[old, "none", new].index)  # never back again
-    to_bucket(images, tmp_path / "scratch", "--overwrite")
+    convert_here(images, tmp_path / "scratch", overwrite=True)
     assert fetched(folder, tmp_path / "theirs") == contents(tmp_path / "tf" / "gland")
 
 
@@ -159,7 +161,8 @@ def test_of_two_that_publish_different_datasets_one_wins_and_the_other_is_told(
     assert "nother dataset" in said or "written by somebody else" in said
     assert "Traceback" not in said
     winner = [code for _, code in outcomes].index(cli.EXIT_DONE)
-    convert(images, tmp_path / "tf", f"--seed={winner}")
+    (tmp_path / "tf").mkdir()
+    convert(conversion(images, tmp_path / "tf", settings=Settings(image_size=IMAGE_SIZE, seed=winner)))
     assert fetched(bucket_server.folder("tf"), tmp_path / "theirs") == contents(tmp_path / "tf" / "gland")
 
 
@@ -190,7 +193,7 @@ def test_sigterm_ends_a_transfer_at_once_with_code_75(faulty_bucket: FaultyBucke
     assert "Traceback" not in said
     front.rule = lambda seen: ""
     front.release()
-    to_bucket("gs://lab/images", tmp_path / "scratch")
+    convert_here("gs://lab/images", tmp_path / "scratch")
 
 
 DOWNLOAD = """
@@ -244,3 +247,31 @@ def test_an_upload_killed_midway_leaves_what_was_there(
     wait_until(lambda: "hang" in front.hit(), process)
     kill(process)
     assert server.folder("x").files() == before
+
+
+def test_kills_at_any_moment_and_lost_disks_end_with_the_same_bytes(
+    faulty_bucket: FaultyBucket, tmp_path: Path
+) -> None:
+    """Through a network that fails, too."""
+    server, front = faulty_bucket.server, faulty_bucket.front
+    images = make_images(tmp_path / "images" / "gland", slides=22, tiles=3).parent
+    fill(server.folder("images"), images)
+    run_here(images, tmp_path / "tf")
+    chance = random.Random(7)
+    front.rule = seeded(7, rate=0.03, faults=("reset before", "reset after", "503", "cut", "flip"))
+    front.latency_s = 0.01
+    for _ in range(4):
+        began, requests = len(front.log), chance.randint(20, 250)
+        process = start("gs://lab/images", tmp_path / "scratch")
+        while len(front.log) - began < requests and process.poll() is None:
+            time.sleep(0.005)
+        kill(process)
+        assert whole_or_none(server.folder("tf"), tmp_path / "seen") in (
+            "none",
+            Manifest.load(tmp_path / "tf" / "gland").fingerprint,
+        )
+        if chance.random() < 0.5:
+            shutil.rmtree(tmp_path / "scratch")
+    front.latency_s = 0.0
+    convert_here("gs://lab/images", tmp_path / "scratch")
+    assert fetched(server.folder("tf"), tmp_path / "theirs") == contents(tmp_path / "tf" / "gland")
