@@ -8,7 +8,9 @@ against the sealed index; a record that doesn't match stops the program, because
 other data than was sealed.
 """
 
+import errno
 import mmap
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +18,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipeline.cli import RequestError
 from data_pipeline.manifest import DatasetError, Manifest, load_index
 from data_pipeline.schema import CorruptRecord, Record, decode_example, unframe_record
 
+OTHER_FILES = 512  # that a process may have open beside its shards
 _FIX = "To fix it: restore the shard from a copy, or convert again with --overwrite."
 
 
@@ -31,6 +35,7 @@ class RecordReader:
         self._folder = folder
         self.image_size = manifest.image_size
         self._indexes = [load_index(folder, shard) for shard in self._shards]
+        _let_open(len(manifest.shards))
         self._maps = [_map(folder / shard.path, shard.bytes) for shard in self._shards]
         self._first = np.cumsum([0] + [shard.records for shard in self._shards])
         self.failure: DatasetError | None = None
@@ -78,6 +83,15 @@ class RecordReader:
             ) from error
 
 
+def _let_open(count: int) -> None:
+    """Mapped files stay open: raise the soft limit, which containers often set to 1,024, as far as it may be."""
+    needed = count + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and needed > soft:
+        highest = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
+
+
 def _map(path: Path, expected_bytes: int) -> mmap.mmap:
     try:
         with path.open("rb") as file:
@@ -86,4 +100,7 @@ def _map(path: Path, expected_bytes: int) -> mmap.mmap:
                 raise DatasetError(f"{path} has {size:,} bytes, {expected_bytes:,} were sealed. {_FIX}")
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            fix = "allow as many open files as there are shards (`ulimit -n`), or convert with larger ones"
+            raise RequestError(f"Can't keep all shards open: {error.strerror}. To fix it: {fix}.") from error
         raise DatasetError(f"Can't read {path}: {error.strerror}. {_FIX}") from error

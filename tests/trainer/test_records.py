@@ -1,14 +1,29 @@
 """Random access to records, and what happens to a byte that nobody can vouch for."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_pipeline.manifest import DatasetError, Manifest, load_offsets
+from tests.conftest import ROOT
 from trainer.records import RecordReader
 
+READ_ALL = """
+import pathlib, resource, sys
+import numpy as np
+from data_pipeline.manifest import Manifest
+from trainer.records import RecordReader
+
+folder = pathlib.Path(sys.argv[1])
+manifest = Manifest.load(folder)
+resource.setrlimit(resource.RLIMIT_NOFILE, (8, int(sys.argv[2])))
+readers = [RecordReader(folder, manifest, split) for split in ("train", "validation")]
+print(sum(len(reader.read(np.arange(len(reader)))) for reader in readers))
+"""
 Dataset = tuple[Path, Manifest]
 
 
@@ -39,6 +54,16 @@ def test_a_flipped_bit_stops_the_reader_at_that_record_only(dataset: Dataset, tm
     with pytest.raises(DatasetError, match=rf"{shard.path}, record 3: "):
         reader.read(np.array([first + 2, first + 3]))
     assert reader.failure is not None
+
+
+@pytest.mark.parametrize(("allowed", "works"), [(4096, True), (8, False)])
+def test_there_may_be_more_shards_than_files_may_be_open(dataset: Dataset, allowed: int, works: bool) -> None:
+    """In a process of its own that has room for a few shards only, and may or may not ask for more."""
+    command = [sys.executable, "-c", READ_ALL, str(dataset[0]), str(allowed)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    splits = dataset[1].splits
+    assert (done.stdout == f"{splits['train'].records + splits['validation'].records}\n") == works, done.stderr
+    assert ("ulimit -n" in done.stderr) != works
 
 
 @pytest.mark.parametrize("harm", ["cut at a record", "longer", "gone", "offsets"])
