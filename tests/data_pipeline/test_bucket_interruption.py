@@ -84,19 +84,19 @@ def test_a_machine_lost_in_mid_conversion_takes_no_finished_work_with_it(
     faulty_bucket: FaultyBucket, tmp_path: Path
 ) -> None:
     server, front = faulty_bucket.server, faulty_bucket.front
-    images, number = tmp_path / "images", 5 * 64 + 4
+    images, number, done = tmp_path / "images", 5 * 64 + 4, 3 * 64
     make_images(images / "gland", slides=18, tiles=6, size=32)
     fill(server.folder("images"), images)
     run_here(images, tmp_path / "tf")
-    front.latency_s = 0.02  # so that there is a middle
+    front.rule = lambda seen: "hang" if len(read_images(front)) > done + 10 and seen.media else ""
     kept = lambda: server.folder("tf/.gland.partial").files()  # noqa: E731
     process = start("gs://lab/images", tmp_path / "scratch")
-    wait_until(lambda: len(kept()) >= 3, process)
+    wait_until(lambda: len(kept()) == 3, process)
     kill(process)
     shutil.rmtree(tmp_path / "scratch")  # the disk went with the machine
-    done, began = 64 * len(kept()), len(front.log)
-    assert 0 < done < number
-    front.latency_s = 0.0
+    front.rule = lambda seen: ""
+    front.release()
+    began = len(front.log)
     said = to_bucket("gs://lab/images", tmp_path / "scratch")
     assert f"{done} files were inspected by a run before" in said
     assert len(read_images(front, began)) == number - done
@@ -164,6 +164,25 @@ def test_of_two_that_publish_different_datasets_one_wins_and_the_other_is_told(
     (tmp_path / "tf").mkdir()
     convert(conversion(images, tmp_path / "tf", settings=Settings(image_size=IMAGE_SIZE, seed=winner)))
     assert fetched(bucket_server.folder("tf"), tmp_path / "theirs") == contents(tmp_path / "tf" / "gland")
+
+
+@pytest.mark.parametrize("moment", ["gland-train.tfrecord", "gland/manifest.json"])
+def test_who_was_overtaken_while_publishing_is_told_and_changes_nothing_more(
+    faulty_bucket: FaultyBucket, tmp_path: Path, moment: str
+) -> None:
+    server, front = faulty_bucket.server, faulty_bucket.front
+    images = make_images(tmp_path / "images" / "gland").parent
+    front.rule = lambda seen: "hang" if seen.method == "POST" and moment.encode() in seen.body else ""
+    slow = start(images, tmp_path / "slow", "--seed=1")
+    wait_until(lambda: "hang" in front.hit(), slow)
+    front.rule = lambda seen: ""
+    convert_here(images, tmp_path / "fast", overwrite=True)
+    front.release()
+    _, said = slow.communicate(timeout=DEADLINE_S)
+    assert slow.returncode == cli.EXIT_FAULT, said
+    assert "nother dataset" in said or "written by somebody else" in said
+    run_here(images, tmp_path / "tf")
+    assert fetched(server.folder("tf"), tmp_path / "theirs") == contents(tmp_path / "tf" / "gland")
 
 
 def test_two_that_do_the_same_both_succeed(bucket_server: BucketServer, tmp_path: Path) -> None:
