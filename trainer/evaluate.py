@@ -11,7 +11,8 @@ replicas. At the end the numbers must be exactly 0 … n − 1, or the evaluatio
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,8 @@ def evaluate_served(model: Path, dataset: Path, manifest: Manifest, split: str) 
     return compute_metrics(predictions, manifest.classes)
 
 
-def checked_split(values: flags.FlagValues) -> tuple[Path, Manifest]:
+@contextmanager
+def checked_split(values: flags.FlagValues) -> Iterator[tuple[Path, Manifest]]:
     """The dataset of the command line, on this machine; one split of it is as it was sealed. Raises `RequestError`."""
     if not in_bucket(values.tfrecords):
         dataset = local_path("tfrecords", values.tfrecords) / values.organ
@@ -155,14 +157,20 @@ def checked_split(values: flags.FlagValues) -> tuple[Path, Manifest]:
         _check_records(manifest, values)
         check_sizes(dataset, manifest, values.split)
         check_contents(dataset, manifest, values.split)
-        return dataset, manifest
-    from trainer.staging import BucketDatasets  # only now: the client of Cloud Storage takes half a second
+        yield dataset, manifest
+        return
+    from trainer.staging import (  # only now: the client of Cloud Storage takes half a second
+        BucketDatasets,
+        fetched_again,
+    )
 
     datasets = BucketDatasets(values.tfrecords, scratch.of_flags(values))
     manifest = datasets.manifest(values.organ)
     _check_records(manifest, values)
     datasets.reserve([manifest], values.split)
-    return datasets.stage(manifest, values.split) / values.organ, manifest
+    tfrecords = datasets.stage(manifest, values.split)
+    with fetched_again(tfrecords, values.tfrecords):
+        yield tfrecords / values.organ, manifest
 
 
 def _check_records(manifest: Manifest, values: flags.FlagValues) -> None:
@@ -177,8 +185,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise cli.RequestError(f"Unexpected argument {argv[1]!r}. To fix it: flags begin with --, see --help.")
     values = flags.FLAGS
-    with model_folder(values.model) as model:
-        dataset, manifest = checked_split(values)
+    with model_folder(values.model) as model, checked_split(values) as (dataset, manifest):
         metrics = evaluate_served(model, dataset, manifest, values.split)
     for name in ("n", "groups", "accuracy", "balanced_accuracy", "macro_f1", "log_loss"):
         print(f"{name:>20}  {metrics[name]:.4g}", file=sys.stderr)

@@ -80,6 +80,7 @@ class Publisher:
     def __init__(self, run: RemoteRun) -> None:
         self._run = run
         self.known = run.known() or Known(0)
+        self._tried = b""
 
     @property
     def last(self) -> str:
@@ -111,13 +112,22 @@ class Publisher:
                 self._know(replace(self.known, taken=tuple({*self.known.taken, str(name)})))
                 self._send_checkpoint(job, name)
         upload(folder, _files(job.folder, TENSORBOARD))
-        try:
-            pointer = folder.write(POINTER, pointer_to(job.names[0]), generation=self.known.generation)
-        except ConflictError as error:
-            raise self._conflict() from error
+        generation = self._point_to(job.names[0])
         complete = {*map(str, job.names), *self._before(job.names[0])}
-        self._know(replace(self.known, generation=pointer.generation, complete=tuple(complete)))
+        self._know(replace(self.known, generation=generation, complete=tuple(complete)))
         self._prune()
+
+    def _point_to(self, name: Name) -> int:
+        """Publish; the generation of the pointer. What is there may be an earlier try of ours without its answer."""
+        folder, data = self._run.folder, pointer_to(name)
+        earlier, self._tried = self._tried, data
+        try:
+            return folder.write(POINTER, data, generation=self.known.generation).generation
+        except ConflictError as error:
+            there = folder.find(POINTER)
+            if there is None or not earlier or folder.read(there) != earlier:
+                raise self._conflict() from error
+            return folder.write(POINTER, data, generation=there.generation).generation
 
     def _send_checkpoint(self, job: Job, name: Name) -> None:
         source = job.folder / CHECKPOINTS / str(name)

@@ -10,10 +10,12 @@ that is there and noted is left, one that has changed or was cut off is fetched 
 generation of the dataset: if another has taken its place meanwhile, that is an error.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from data_pipeline.bucket import Blob, BucketFolder, ConflictError
+from data_pipeline.cli import FaultError
 from data_pipeline.manifest import FILE_NAME, DatasetError, FileSeal, Manifest, OtherVersionError
 from data_pipeline.storage import write_atomic
 from data_pipeline.transfer import download
@@ -105,9 +107,21 @@ class BucketDatasets:
             )
 
 
-def forget(tfrecords: Path) -> None:
-    """Have all files of a staged dataset checked, and where needed fetched, the next time it is used."""
-    (tfrecords / seal_check.NOTES).unlink(missing_ok=True)
+@contextmanager
+def fetched_again(tfrecords: Path, address: str) -> Iterator[None]:
+    """While a staged dataset is read: a copy that has been damaged since it was fetched is no reason to give up.
+
+    Raises `FaultError` for it, and has all files checked, and where needed fetched, the next time.
+    """
+    try:
+        yield
+    except DatasetError as error:
+        (tfrecords / seal_check.NOTES).unlink(missing_ok=True)
+        cause = str(error).partition(" To fix it: ")[0]
+        raise FaultError(
+            f"{cause} This copy of what is in {address} was right when it was fetched. To fix it: run the same command "
+            "again, it fetches what is damaged; if it lasts, look at the disk."
+        ) from error
 
 
 def _parsed(name: str, data: bytes) -> Manifest:

@@ -5,8 +5,7 @@
 What can't work was refused before, by `preflight`: TensorFlow is imported here, not there.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ import keras
 import tensorflow as tf
 
 from data_pipeline import cli
-from data_pipeline.manifest import DatasetError, Manifest
+from data_pipeline.manifest import Manifest
 from data_pipeline.storage import exclusive
 from trainer import cluster
 from trainer.agreement import make_sum
 from trainer.augment_config import augmentation_of, mixing_of
 from trainer.checkpoints import Checkpoints, Identity, Progress
 from trainer.config import TrainConfig
+from trainer.decoded_cache import DecodedCache, choose_cache
 from trainer.evaluate import make_evaluation_step, predict_split
 from trainer.input_pipeline import TrainInput
 from trainer.intervals import parse_interval, parse_seconds
@@ -32,6 +32,8 @@ from trainer.outcome import test_and_report
 from trainer.preemption import StopSignal
 from trainer.records import RecordReader
 from trainer.run_folder import CHECKPOINTS, LOCK, REPORT, EpochLog, busy, open_run, say_nothing
+from trainer.scratch import Scratch
+from trainer.sizes import parse_bytes
 from trainer.step import Update
 from trainer.uploads import NoUploads, Uploads
 from trainer.watchdog import Watchdog
@@ -47,7 +49,7 @@ def train_organ(config: TrainConfig, strategy: tf.distribute.Strategy, stop: Sto
     place = config.run_place(manifest.fingerprint)
     with (
         exclusive(folder / LOCK, otherwise=busy(place)) if chief else nullcontext(),
-        _fetched_again(config),
+        _reading(config),
         _uploads(config, manifest, folder, stop, chief=chief) as uploads,
     ):
         _train_and_test(config, manifest, folder, strategy, stop, uploads, chief=chief)
@@ -65,22 +67,13 @@ def _uploads(
     return uploading(config, manifest.fingerprint, folder, stop, chief=chief)
 
 
-@contextmanager
-def _fetched_again(config: TrainConfig) -> Iterator[None]:
-    """A copy of a dataset that has been damaged since it was fetched is no reason to give up."""
-    try:
-        yield
-    except DatasetError as error:
-        if not config.tfrecords_address:
-            raise
-        from trainer import staging
+def _reading(config: TrainConfig) -> AbstractContextManager[None]:
+    """What is to be done about a record that is damaged."""
+    if not config.tfrecords_address:
+        return nullcontext()
+    from trainer.staging import fetched_again
 
-        staging.forget(config.tfrecords)
-        cause = str(error).partition(" To fix it: ")[0]
-        raise cli.FaultError(
-            f"{cause} This copy of {config.tfrecords_address} was right when it was fetched. To fix it: run the same "
-            "command again, it fetches what is damaged; if it lasts, look at the disk."
-        ) from error
+    return fetched_again(config.tfrecords, config.tfrecords_address)
 
 
 def _train_and_test(
@@ -115,6 +108,9 @@ def _train_and_test(
 
     # ── Train ────────────────────────────────────────────────────────────────────────────────────────────────────
     job = _job(config, manifest, strategy, model, optimizer, checkpoints, folder, stop)
+    if not progress.finished:
+        with stop.at_once() if job.layout.alone else nullcontext(), job.reader.naming_failures():
+            job = replace(job, decoded=_cache(config, job.reader))
     progress = train(job, progress)
     if not chief:
         return
@@ -184,6 +180,13 @@ def _job(
         update=Update(clip_norm=config.clip_norm, accumulate=config.accumulate),
         watchdog=watchdog,
     )
+
+
+def _cache(config: TrainConfig, reader: RecordReader) -> DecodedCache | None:
+    """The training images, decoded, if there is to be a cache."""
+    scratch = Scratch.of(config.scratch, config.scratch_budget).root
+    budget = parse_bytes("cache_budget", config.cache_budget)
+    return choose_cache(reader, mode=config.cache, budget_bytes=budget, scratch=scratch, name=config.organ)
 
 
 def _agree(strategy: tf.distribute.Strategy, progress: Progress) -> None:

@@ -32,7 +32,7 @@ from trainer.uploads import NoUploads, Uploads
 RETRY_S = 30.0
 LEAVING_RETRY_S = 1.0  # when there is nothing else left to do
 POLL_S = 0.1
-FAILURES = (FaultError, RequestError, OSError)
+OURS = (FaultError, RequestError, OSError)  # their text says what is wrong
 
 
 @contextmanager
@@ -121,8 +121,10 @@ class Uploader:
             raise self._over
         failure = self._failure
         if failure and time.monotonic() - failure.since >= self._deadline_s:
-            told = f"{failure.error} So nothing could be uploaded to {self._run} for {self._deadline_s:g} s, which is "
-            told += "--checkpoint_deadline. Run the same command again on this machine to go on from here."
+            told = (
+                f"{_said(failure.error)} Nothing could be uploaded to {self._run} for {self._deadline_s:g} s, which is "
+                "--checkpoint_deadline. Run the same command again on this machine to go on from here."
+            )
             raise type(failure.error)(told) if isinstance(failure.error, RequestError) else FaultError(told)
 
     def finish(self, stop: StopSignal) -> None:
@@ -145,7 +147,7 @@ class Uploader:
         unfinished = self._next or self._current
         if unfinished is None:
             return f"{self._run} has {there}." if there else ""
-        cause = self._over or (self._failure.error if self._failure else "there was no time for it.")
+        cause = _said(self._failure.error) if self._failure else "there was no time for it."
         told = (
             f"{_capitalized(unfinished)} is NOT in {self._run}: {cause}\nThe same command "
             f"goes on from it on this machine alone, elsewhere from {there or 'the start'}."
@@ -194,12 +196,10 @@ class Uploader:
                 self._publisher.publish(job)
             except ConflictError as error:
                 self._over = error
-            except FAILURES as error:
+            except Exception as error:  # whatever it is, the next try may fare better
                 self._failed(error)
                 self._put_back(job)
                 continue
-            except BaseException as error:
-                self._over = FaultError(f"Uploading to {self._run} has ended: {error!r}")
             self._succeeded(job)
 
     def _succeeded(self, job: Job) -> None:
@@ -227,10 +227,14 @@ class Uploader:
         self._failure = _Failure(error, began)
         left_s = max(began + self._deadline_s - time.monotonic(), 0.0)
         say(
-            f"A checkpoint could NOT be uploaded to {self._run}: {error}\nTraining goes on, and it is tried again; the "
-            f"run gives up in {left_s:.0f} s."
+            f"A checkpoint could NOT be uploaded to {self._run}: {_said(error)}\n"
+            f"Training goes on, and it is tried again; the run gives up in {left_s:.0f} s."
         )
 
 
 def _capitalized(job: Job) -> str:
     return str(job)[0].upper() + str(job)[1:]
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, OURS) else repr(error)

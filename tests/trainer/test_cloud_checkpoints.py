@@ -240,6 +240,25 @@ def test_a_bucket_that_is_away_is_told_and_borne_until_the_deadline(
     assert lake.published() == 1
 
 
+def test_a_pointer_whose_answer_was_lost_is_not_taken_for_another_process(
+    faulty_bucket: FaultyBucket, lake: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = Machine(tmp_path / "a")
+    machine.publish(1)
+    faulty_bucket.front.rule = lambda seen: "reset after" if is_pointer(seen) else "503" if seen.number % 2 else ""
+    machine.save(2)
+    until(lambda: "could NOT be uploaded" in capsys.readouterr().err, 10, "a word on it")
+    assert lake.published() == 2
+    machine.save(3)
+    faulty_bucket.front.rule = lambda seen: ""
+    machine.wait()
+    assert lake.published() == 3
+
+
+def is_pointer(seen: Seen) -> bool:
+    return "last.json" in seen.address + seen.body.decode(errors="replace")
+
+
 def test_told_to_stop_with_the_bucket_away_it_says_so_and_the_same_machine_goes_on_from_it(
     faulty_bucket: FaultyBucket, lake: Lake, tmp_path: Path
 ) -> None:

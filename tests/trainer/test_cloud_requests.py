@@ -1,7 +1,6 @@
 """What is asked of a bucket and can't be done: told before TensorFlow is imported, with the exit code it deserves."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,9 @@ from data_pipeline.transfer import upload
 from tests.bucket_faults import Rule
 from tests.bucket_server import FaultyBucket
 from tests.trainer.witness import NOT_IMPORTED, Outcome, Witness
-from trainer.config import TrainConfig
 from trainer.remote_run import RemoteRun
 from trainer.scratch import Scratch
-from trainer.staging import BucketDatasets
-from trainer.training import _fetched_again
+from trainer.staging import BucketDatasets, fetched_again
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +116,10 @@ def test_a_copy_that_turns_out_damaged_while_it_is_read_is_a_fault_and_checked_t
     manifest = datasets.manifest("gland")
     datasets.reserve([manifest])
     folder = datasets.stage(manifest)
-    config = TrainConfig(organ="gland", tfrecords=folder, runs=tmp_path, tfrecords_address="gs://lab/tfrecords")
-    told = r"record 3: bad\. This copy of gs://lab/tfrecords was right"
-    with pytest.raises(FaultError, match=told), _fetched_again(config):
+    told = r"record 3: bad\. This copy of what is in gs://lab/tfrecords was right"
+    with pytest.raises(FaultError, match=told), fetched_again(folder, "gs://lab/tfrecords"):
         raise DatasetError("record 3: bad. To fix it: convert again.")
     assert not (folder / ".checked.json").exists()
-    with pytest.raises(DatasetError), _fetched_again(replace(config, tfrecords_address="")):
-        raise DatasetError("on a disk it is the user's")
 
 
 def test_a_probe_leaves_nothing_in_the_bucket(faulty_bucket: FaultyBucket, tmp_path: Path) -> None:

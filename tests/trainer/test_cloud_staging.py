@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.bucket import ConflictError
-from data_pipeline.cli import RequestError
+from data_pipeline.cli import FaultError, RequestError
 from data_pipeline.manifest import DatasetError, Manifest
 from data_pipeline.transfer import upload
 from tests.bucket_faults import matching
@@ -22,7 +22,7 @@ from tests.trainer.wrong_requests import flip_bit
 from trainer.records import RecordReader
 from trainer.scratch import Dataset, Scratch
 from trainer.seal_check import check_contents, sealed_files
-from trainer.staging import BucketDatasets, forget
+from trainer.staging import BucketDatasets, fetched_again
 
 GB = 10**9
 ANY_MEMORY = pytest.mark.parametrize("faulty_bucket", IN_MEMORY, indirect=True)
@@ -90,7 +90,8 @@ def test_damage_that_only_reading_shows_is_fetched_again_the_next_time(bucket: F
     stage(tmp_path / "s")
     with pytest.raises(DatasetError):
         check_contents(folder, manifest)
-    forget(folder.parent)
+    with pytest.raises(FaultError), fetched_again(folder.parent, "gs://lab/tfrecords"):
+        check_contents(folder, manifest)
     stage(tmp_path / "s")
     check_contents(folder, manifest)
 
