@@ -16,7 +16,7 @@ WORKDIR /src
 COPY requirements/runtime.txt requirements/gpu.txt requirements/
 # Some locked packages are sources only. They are built with the locked setuptools and wheel: nothing unlocked comes in.
 # Then what no program reads goes, a tenth of it all: C++ headers, the packages' own tests, and the compiler front end
-# that TensorFlow lists but never imports. Licences stay.
+# that TensorFlow lists but never imports. Licences stay. Bytecode is made of the rest, on all processors.
 RUN case "${VARIANT}" in \
         cpu) lock=requirements/runtime.txt ;; \
         gpu) lock=requirements/gpu.txt ;; \
@@ -25,12 +25,13 @@ RUN case "${VARIANT}" in \
     && python -m venv --without-pip /opt/venv \
     && sed -n '/^\(packaging\|setuptools\|wheel\)==/,/[^\\]$/p' "${lock}" > requirements/build.txt \
     && pip --python /opt/venv/bin/python install --require-hashes -r requirements/build.txt \
-    && pip --python /opt/venv/bin/python install --require-hashes --no-build-isolation -r "${lock}" \
+    && pip --python /opt/venv/bin/python install --require-hashes --no-build-isolation --no-compile -r "${lock}" \
     && site="$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
     && rm -r "${site}/tensorflow/include" "${site}/pyarrow/include" "${site}/clang/native" \
     && for package in numpy scipy sklearn matplotlib mpl_toolkits pyarrow h5py; do \
         find "${site}/${package}" -type d -name tests -prune -exec rm -r {} +; \
-    done
+    done \
+    && /opt/venv/bin/python -m compileall -q -j 0 "${site}"
 
 # ── This project, apart from them, so that a new version is a small layer ──────────────────────────────────────────
 FROM dependencies AS project
