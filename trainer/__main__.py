@@ -37,9 +37,8 @@ from absl import flags
 
 from data_pipeline import cli
 from trainer import augment_config, preflight, scratch
-from trainer import config as config_module
+from trainer import train_flags
 from trainer.addresses import find_workers
-from trainer.config import define_flags
 
 
 def main(argv: Sequence[str]) -> None:
@@ -66,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    for module in (config_module, augment_config, scratch):  # for --help
+    train_flags.define_flags()
+    for module in (train_flags, augment_config, scratch):  # for --help
         flags.adopt_module_key_flags(module)
     cli.run(main)

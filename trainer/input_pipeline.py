@@ -15,7 +15,7 @@ other image and `share [n] float32` the weight of `label` against it.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -30,6 +30,19 @@ from trainer.records import RecordReader
 FEATURES = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
 
 Indices = NDArray[np.int64]
+# What a process does for (step, replica): record numbers, weights and parameters `[rows, columns]`; -1 is padding.
+Load = Callable[[int, int], tuple[Indices, NDArray[np.float32], NDArray[np.float32]]]
+
+
+class Decoded(Protocol):
+    """Images that needn't be decoded any more, see `decoded_cache.py`."""
+
+    image_size: int
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Indices) -> tuple[NDArray[np.uint8], Indices]:
+        """Pixels and labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +74,16 @@ class TrainInput:
 
 
 def train_batches(
-    reader: RecordReader, order: TrainOrder, how: TrainInput, layout: Layout, *, start_step: int, stop_step: int
+    reader: RecordReader | Decoded,
+    order: TrainOrder,
+    how: TrainInput,
+    layout: Layout,
+    *,
+    start_step: int,
+    stop_step: int,
 ) -> tf.data.Dataset:
     """The batches of global steps `start_step` to `stop_step - 1`."""
     per_replica = layout.per_replica(min(order.batch_size, order.records))
-
     mixing, augment = how.mixing, make_augment(how.augmentation)
 
     def load(step: int, replica: int) -> tuple[Any, ...]:
@@ -80,7 +98,7 @@ def train_batches(
             indices, weight = np.concatenate([indices, mix.partners]), np.concatenate([weight, np.zeros_like(weight)])
             extra = [np.concatenate([mix.packed()] * 2)]
         draws = draw(how.augmentation, seed=how.seed, epoch=epoch, indices=indices)
-        return *_examples(reader, indices), weight, np.concatenate([draws.packed(how.image_size), *extra], axis=1)
+        return indices, weight, np.concatenate([draws.packed(how.image_size), *extra], axis=1)
 
     def finish(examples: dict[str, Any], parameters: Any) -> dict[str, Any]:
         examples = examples | {"image": augment(examples["image"], parameters[:, :PACKED])}
@@ -92,12 +110,12 @@ def train_batches(
         return own | {"image": image, "partner_label": examples["label"][per_replica:], "share": mix[:, -1]}
 
     dataset = _decoded(
+        reader,
         load,
         steps=stop_step - start_step,
         layout=layout,
         rows=per_replica * (2 if mixing.on else 1),
         columns=PACKED + (MIX_PACKED if mixing.on else 0),
-        stored_size=reader.image_size,
         image_size=how.image_size,
     )
     return _delivered(dataset.map(finish, num_parallel_calls=2))
@@ -105,6 +123,16 @@ def train_batches(
 
 def evaluation_batches(reader: RecordReader, *, batch_size: int, image_size: int, layout: Layout) -> tf.data.Dataset:
     """Every record once, in order, as it is stored; `weight` is 1 for a record and 0 for padding."""
+
+    def finish(examples: dict[str, Any]) -> dict[str, Any]:
+        return examples | {"image": to_unit_range(examples["image"])}
+
+    dataset = decoded_batches(reader, batch_size, layout, image_size=image_size)
+    return _delivered(dataset.map(finish, num_parallel_calls=2))
+
+
+def decoded_batches(reader: RecordReader, batch_size: int, layout: Layout, *, image_size: int = 0) -> tf.data.Dataset:
+    """The same, images not in [0, 1] yet but as `decode_stored` gives them; `image_size` 0 means as stored."""
     per_replica = layout.per_replica(min(batch_size, len(reader)))
     step_size = per_replica * layout.replicas
     nothing = np.zeros([per_replica, 1], np.float32)  # without a column, `numpy_function` ends the process
@@ -112,21 +140,18 @@ def evaluation_batches(reader: RecordReader, *, batch_size: int, image_size: int
     def load(step: int, replica: int) -> tuple[Any, ...]:
         batch = np.arange(step * step_size, min((step + 1) * step_size, len(reader)), dtype=np.int64)
         indices = spread(batch, replicas=layout.replicas, per_replica=per_replica)[replica]
-        return *_examples(reader, indices), (indices >= 0).astype(np.float32), nothing
-
-    def finish(examples: dict[str, Any], parameters: Any) -> dict[str, Any]:
-        return examples | {"image": to_unit_range(examples["image"])}
+        return indices, (indices >= 0).astype(np.float32), nothing
 
     dataset = _decoded(
+        reader,
         load,
         steps=-(-len(reader) // step_size),
         layout=layout,
         rows=per_replica,
         columns=1,
-        stored_size=reader.image_size,
-        image_size=image_size,
+        image_size=image_size or reader.image_size,
     )
-    return _delivered(dataset.map(finish, num_parallel_calls=2))
+    return dataset.map(lambda examples, parameters: examples)
 
 
 def decode_stored(encoded: Any, *, stored_size: int, image_size: int) -> Any:
@@ -169,48 +194,56 @@ def to_unit_range(pixels: Any) -> Any:
     return tf.cast(pixels, tf.float32) / 255.0
 
 
-def _examples(reader: RecordReader, indices: Indices) -> tuple[Any, Indices]:
-    """Serialised examples and their indices; padding repeats a record, which its weight then takes out."""
-    stored = np.maximum(indices, 0)
-    return np.array(reader.read(stored), dtype=object), indices
-
-
 def _decoded(
-    load: Callable[[int, int], tuple[Any, ...]],
-    *,
-    steps: int,
-    layout: Layout,
-    rows: int,
-    columns: int,
-    stored_size: int,
-    image_size: int,
+    reader: RecordReader | Decoded, load: Load, *, steps: int, layout: Layout, rows: int, columns: int, image_size: int
 ) -> tf.data.Dataset:
     """(examples, parameters `[rows, columns]`) for each step and local replica, images decoded but not finished."""
+    stored_size = reader.image_size
+    shapes: list[list[int]] = [[], [], [columns]]
+    types = [tf.int64, tf.float32, tf.float32]
+
+    def numbers(number: Any, read: Callable[[Indices], tuple[Any, ...]], read_types: list[Any]) -> Any:
+        """What `read` gives for the records of a step, and what `load` does."""
+
+        def both(step: Any, replica: Any) -> tuple[Any, ...]:
+            loaded = load(int(step), int(replica))
+            return *read(np.maximum(loaded[0], 0)), *loaded  # padding repeats a record, which its weight takes out
+
+        step, local = number // layout.local, number % layout.local
+        # AutoGraph would rewrite what runs as plain Python here. Stateless, or op determinism would make tf.data run
+        # one call after another.
+        plain = tf.autograph.experimental.do_not_convert(both)
+        arguments = [step, layout.first + local]
+        *parts, index, weight, parameters = tf.numpy_function(plain, arguments, [*read_types, *types], stateful=False)
+        for part, shape in zip((index, weight, parameters), shapes, strict=True):
+            part.set_shape([rows, *shape])
+        return *parts, {"index": index, "weight": weight}, parameters
+
+    dataset = tf.data.Dataset.range(steps * layout.local)
+    if not isinstance(reader, RecordReader):
+
+        def take(number: Any) -> tuple[Any, ...]:
+            pixels, label, rest, parameters = numbers(number, reader.take, [tf.uint8, tf.int64])
+            label.set_shape([rows])
+            pixels.set_shape([rows, stored_size, stored_size, 3])
+            image = pixels if stored_size == image_size else _resized(pixels, image_size)
+            return rest | {"image": image, "label": label}, parameters
+
+        return dataset.map(take, num_parallel_calls=tf.data.AUTOTUNE)
 
     def fetch(number: Any) -> tuple[Any, ...]:
-        step, local = number // layout.local, number % layout.local
-        # Stateless, or op determinism would make tf.data run one call after another.
-        types = [tf.string, tf.int64, tf.float32, tf.float32]
-        parts = tf.numpy_function(_load_ints(load), [step, layout.first + local], types, stateful=False)
-        for part, shape in zip(parts, ([], [], [], [columns]), strict=True):
-            part.set_shape([rows, *shape])
-        serialised, index, weight, parameters = parts
-        examples = tf.io.parse_example(serialised, FEATURES) | {"index": index, "weight": weight}
-        return examples, parameters
+        read = lambda indices: (np.array(reader.read(indices), dtype=object),)  # noqa: E731
+        serialised, rest, parameters = numbers(number, read, [tf.string])
+        serialised.set_shape([rows])
+        return tf.io.parse_example(serialised, FEATURES) | rest, parameters
 
     def decode(examples: dict[str, Any], parameters: Any) -> tuple[Any, ...]:
         image = decode_stored(examples["image"], stored_size=stored_size, image_size=image_size)
         return examples | {"image": image}, parameters
 
-    dataset = tf.data.Dataset.range(steps * layout.local).map(fetch, num_parallel_calls=2)
     # Decoding one image at a time spreads a batch over all cores; batching again costs less than it saves.
-    dataset = dataset.unbatch().map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.map(fetch, num_parallel_calls=2).unbatch().map(decode, num_parallel_calls=tf.data.AUTOTUNE)
     return dataset.batch(rows, drop_remainder=True)
-
-
-def _load_ints(load: Callable[[int, int], tuple[Any, ...]]) -> Callable[[Any, Any], tuple[Any, ...]]:
-    # AutoGraph would rewrite what runs as plain Python here.
-    return tf.autograph.experimental.do_not_convert(lambda step, replica: load(int(step), int(replica)))  # type: ignore[no-any-return]
 
 
 def _delivered(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from data_pipeline.cli import Preempted, say
 from trainer.checkpoints import Checkpoints, Progress
 from trainer.divergence import FAIL, Diverged, WayBack, diverged
-from trainer.input_pipeline import Layout, TrainInput, train_batches
+from trainer.input_pipeline import Decoded, Layout, TrainInput, train_batches
 from trainer.intervals import Interval
 from trainer.order import TrainOrder
 from trainer.pace import Pace
@@ -60,6 +60,7 @@ class TrainJob:
     checkpoint_deadline_s: float = 1800.0
     on_nan: str = FAIL
     update: Update = field(default_factory=Update)
+    decoded: Decoded | None = None
     watchdog: Watchdog = field(default_factory=lambda: Watchdog(0.0))
 
 
@@ -249,6 +250,7 @@ def _distributed(job: TrainJob, *, start_step: int) -> Any:
     stop_step = job.epochs * job.order.steps_per_epoch
 
     def batches(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        return train_batches(job.reader, job.order, job.how, job.layout, start_step=start_step, stop_step=stop_step)
+        source = job.decoded or job.reader
+        return train_batches(source, job.order, job.how, job.layout, start_step=start_step, stop_step=stop_step)
 
     return job.strategy.distribute_datasets_from_function(batches)

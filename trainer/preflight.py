@@ -21,8 +21,9 @@ from data_pipeline.manifest import FILE_NAME, SPLITS, Manifest
 from data_pipeline.storage import in_bucket, local_path
 from trainer import run_folder, scratch, seal_check
 from trainer.addresses import find_workers
-from trainer.config import MIN_IMAGE_SIZE, TrainConfig, config_from_flags, image_too_small
+from trainer.config import MIN_IMAGE_SIZE, TrainConfig, image_too_small
 from trainer.order import TrainOrder
+from trainer.train_flags import config_from_flags
 
 if TYPE_CHECKING:
     from trainer.remote_run import RemoteRun

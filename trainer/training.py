@@ -6,6 +6,7 @@ What can't work was refused before, by `preflight`: TensorFlow is imported here,
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 

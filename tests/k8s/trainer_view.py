@@ -15,7 +15,7 @@ SHOW = """
 import json, os, sys
 from absl import flags
 from trainer.addresses import find_workers
-from trainer.config import config_from_flags, define_flags
+from trainer.train_flags import config_from_flags, define_flags
 define_flags()
 flags.FLAGS(sys.argv)
 config = config_from_flags(flags.FLAGS, flags.FLAGS.organ[0])

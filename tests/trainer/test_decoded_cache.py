@@ -1,0 +1,77 @@
+"""Images kept decoded: the same pixels, within a budget."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline.cli import RequestError
+from data_pipeline.manifest import Manifest
+from tests.conftest import run_module
+from tests.trainer.conftest import SIZE, train_command
+from trainer.augment_config import Augmentation, Mixing
+from trainer.decoded_cache import available_bytes, choose_cache
+from trainer.input_pipeline import Layout, TrainInput, train_batches
+from trainer.order import TrainOrder
+from trainer.records import RecordReader
+
+Dataset = tuple[Path, Manifest]
+BUDGET = 10**9
+
+
+@pytest.mark.parametrize("budget", [BUDGET, 1])
+@pytest.mark.parametrize(("image_size", "mixing"), [(SIZE, Mixing()), (SIZE, Mixing(cutmix=1.0)), (2 * SIZE, Mixing())])
+def test_batches_are_bit_by_bit_those_without_it(
+    dataset: Dataset, tmp_path: Path, budget: int, image_size: int, mixing: Mixing
+) -> None:
+    """In memory and in a file, at the stored size and at another, with partners to mix."""
+    reader = RecordReader(*dataset, "train")
+    cache = choose_cache(reader, mode="decoded", budget_bytes=budget, scratch=tmp_path, name="gland")
+    assert cache is not None
+    assert isinstance(cache.pixels, np.memmap) == (budget == 1)
+    assert not list(tmp_path.iterdir())  # the file has no name
+    order, layout = TrainOrder(len(reader), 17, seed=1), Layout(2, 0, 2)
+    how = TrainInput(image_size, Augmentation(), 1, mixing)
+    last = order.steps_per_epoch
+
+    def elements(source: object) -> list[dict[str, np.ndarray]]:
+        batches = train_batches(source, order, how, layout, start_step=last - 2, stop_step=last)
+        return list(batches.as_numpy_iterator())
+
+    ours, theirs = elements(cache), elements(reader)
+    assert len(ours) == len(theirs) == 4
+    for our, their in zip(ours, theirs, strict=True):
+        assert our.keys() == their.keys()
+        assert all((our[key] == their[key]).all() for key in our)
+
+
+def test_auto_keeps_them_only_if_they_fit(dataset: Dataset, tmp_path: Path) -> None:
+    reader = RecordReader(*dataset, "train")
+    size = len(reader) * SIZE * SIZE * 3
+    assert size < available_bytes() // 4
+    for mode, budget, kept in (("auto", size, True), ("auto", size - 1, False), ("none", BUDGET, False)):
+        cache = choose_cache(reader, mode=mode, budget_bytes=budget, scratch=tmp_path, name="gland")
+        assert (cache is not None) == kept
+
+
+def test_a_disk_without_room_is_told(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = subprocess.run(["df", "--output=avail", "-B1", str(tmp_path)], capture_output=True, text=True, check=True)
+    free = int(usage.stdout.split()[-1])
+    reader = RecordReader(*dataset, "train")
+    monkeypatch.setattr(reader, "image_size", int(np.sqrt(2 * free / len(reader) / 3)))
+    with pytest.raises(RequestError, match=r"`--cache`.*the decoded images take .* and .* has .*To fix it"):
+        choose_cache(reader, mode="decoded", budget_bytes=1, scratch=tmp_path, name="gland")
+
+
+def test_a_run_with_it_is_a_run_without_it(tfrecords: Path, finished_run: Path, tmp_path: Path) -> None:
+    command = train_command(tfrecords, tmp_path)
+    done = run_module("trainer", *command, "--cache=none")
+    assert done.returncode == 0, done.stderr
+    assert "decoded once" not in done.stderr
+    again, kept = (folder / "model.keras" for folder in (tmp_path / "gland" / "r", finished_run))
+    assert again.stat().st_size == kept.stat().st_size
+    import keras
+
+    weights = [keras.models.load_model(path).get_weights() for path in (again, kept)]
+    assert all((ours == theirs).all() for ours, theirs in zip(*weights, strict=True))
