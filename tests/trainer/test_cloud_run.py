@@ -1,12 +1,14 @@
 """Whole runs from and to a bucket, as processes that are stopped and killed, over a network that fails."""
 
 import csv
+import json
 import re
 import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,9 +21,11 @@ from tests.faults.training.left import left_by
 from tests.trainer.conftest import train_command
 from tests.trainer.witness import NOT_IMPORTED, Witness
 from tests.trainer.workers import Worker, free_addresses, until
+from trainer.evaluate import checked_split, evaluate_served
 from trainer.export import load_served
 from trainer.predict import as_csv, predict
 from trainer.published import parse_pointer
+from trainer.run_folder import model_folder
 from trainer.sealed_state import read_whole
 
 RUN = "runs/gland/r"
@@ -194,6 +198,15 @@ def test_prediction_from_and_to_the_bucket_is_that_from_a_disk(cloud: Cloud, don
     )
     assert [row for row in rows if row[1]] == list(csv.reader(expected.splitlines()))
     assert [row[0] for row in rows if not row[1]] == ["gs://lab/new/gland/broken.png", "gs://lab/new/gland/notes.txt"]
+
+
+def test_evaluation_from_the_bucket_is_the_test_of_the_run(cloud: Cloud, done: Path) -> None:
+    places = {"tfrecords": "gs://lab/tfrecords", "scratch": str(cloud.folder / "e"), "scratch_budget": "1GB"}
+    values = SimpleNamespace(organ="gland", split="test", **places)
+    with model_folder(f"gs://lab/{RUN}/model") as model, checked_split(values) as (dataset, manifest):
+        metrics = evaluate_served(model, dataset, manifest, "test")
+    assert metrics == json.loads((done / "metrics.json").read_text())["test"]
+    assert not model.exists()
 
 
 def test_a_run_that_another_process_has_gone_on_with_ends_and_says_so(cloud: Cloud, tmp_path: Path) -> None:
