@@ -36,12 +36,11 @@ import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from data_pipeline import cli
-from data_pipeline.bucket import BucketFolder
-from data_pipeline.bucket_source import BucketSource
 from data_pipeline.conversion import STAGES, Conversion, Share
 from data_pipeline.csv_table import table_sha256
 from data_pipeline.folder_source import FolderSource
@@ -53,6 +52,9 @@ from data_pipeline.scratch import scratch_for
 from data_pipeline.settings import Settings
 from data_pipeline.sources import Source, open_sources
 from data_pipeline.storage import in_bucket, local_path
+
+if TYPE_CHECKING:
+    from data_pipeline.bucket import BucketFolder
 
 ORGAN_NAME = re.compile(r"[\w][\w .-]*")
 LEADERS_STAGES = ("plan", "seal")
@@ -122,7 +124,7 @@ def conversions_from_flags(values: flags.FlagValues) -> list[Conversion]:
     """A conversion for each organ. Raises `RequestError` for values that can't work."""
     _check_fractions(values)
     sources = open_sources(values.images, values.organ)
-    bucket = BucketFolder.of("tfrecords", values.tfrecords) if in_bucket(values.tfrecords) else None
+    bucket = _bucket(values.tfrecords)
     tfrecords = scratch_for(values.scratch, bucket) if bucket else local_path("tfrecords", values.tfrecords)
     for organ in sources:
         if not ORGAN_NAME.fullmatch(organ):
@@ -160,6 +162,14 @@ def conversions_from_flags(values: flags.FlagValues) -> list[Conversion]:
     ]
 
 
+def _bucket(tfrecords: str) -> "BucketFolder | None":
+    if not in_bucket(tfrecords):
+        return None
+    from data_pipeline.bucket import BucketFolder  # not above: see `conversion.py`
+
+    return BucketFolder.of("tfrecords", tfrecords)
+
+
 def _keep_apart(source: Source, target: Path, tfrecords: Path) -> None:
     """Raise `RequestError` if datasets would be written among the images of a folder, or in their place."""
     if not isinstance(source, FolderSource):
@@ -170,9 +180,13 @@ def _keep_apart(source: Source, target: Path, tfrecords: Path) -> None:
         raise cli.invalid_flag("tfrecords", expected="another folder than the images", received=str(tfrecords), fix=fix)
 
 
-def _keep_apart_in_bucket(source: Source, organ: str, bucket: BucketFolder | None) -> None:
+def _keep_apart_in_bucket(source: Source, organ: str, bucket: "BucketFolder | None") -> None:
     """The same, of folders of a bucket."""
-    if not isinstance(source, BucketSource) or bucket is None or source.folder.bucket != bucket.bucket:
+    if bucket is None:
+        return
+    from data_pipeline.bucket_source import BucketSource
+
+    if not isinstance(source, BucketSource) or source.folder.bucket != bucket.bucket:
         return
     images, target = source.folder.prefix, (bucket / organ).prefix
     if target.startswith(images) or images.startswith(target):
@@ -216,7 +230,7 @@ def _make_folder(folder: Path, flag: str) -> None:
         raise cli.invalid_flag(flag, expected="a writable folder", received=str(folder), fix=fix) from error
 
 
-def _summary(place: Path | BucketFolder, manifest: Manifest) -> str:
+def _summary(place: "Path | BucketFolder", manifest: Manifest) -> str:
     counts = manifest.counts
     splits = ", ".join(f"{split.records} {name}" for name, split in manifest.splits.items())
     return (
@@ -246,18 +260,21 @@ def main(argv: Sequence[str]) -> None:
     """Convert the organs of the command line, one after another."""
     if len(argv) > 1:
         raise cli.RequestError(f"Unexpected argument {argv[1]!r}. To fix it: flags begin with --, see --help.")
-    # Not above: worker processes import this module, and start the sooner.
-    from data_pipeline.bucket_conversion import convert_to_bucket
-    from data_pipeline.stages import convert
+    from data_pipeline.stages import convert  # not above: worker processes import this module, and start the sooner
 
     cli.stop_on_sigterm()
     conversions = conversions_from_flags(flags.FLAGS)
     refused = []
     for conversion in conversions:
         try:
-            bucket = conversion.bucket
-            _make_folder(conversion.tfrecords, "scratch" if bucket else "tfrecords")
-            _report(conversion, convert_to_bucket(conversion, bucket) if bucket else convert(conversion))
+            if conversion.bucket:
+                from data_pipeline.bucket_conversion import convert_to_bucket
+
+                _make_folder(conversion.tfrecords, "scratch")
+                _report(conversion, convert_to_bucket(conversion, conversion.bucket))
+            else:
+                _make_folder(conversion.tfrecords, "tfrecords")
+                _report(conversion, convert(conversion))
         except cli.RequestError as error:
             # One organ's trouble is no reason to keep the others waiting.
             refused.append(str(error))

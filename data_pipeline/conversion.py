@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from data_pipeline.bucket import BucketFolder
 from data_pipeline.grouping import Rule
 from data_pipeline.inspect_stage import ChunkTask, plan_chunks
 from data_pipeline.settings import Settings
 from data_pipeline.sources import Source, SourceFile
+
+if TYPE_CHECKING:  # importing it takes as long as all the rest, which local conversions would do for nothing
+    from data_pipeline.bucket import BucketFolder
 
 STAGES = ("inspect", "plan", "write", "seal")
 PLAN_VERSION = 1  # raise it when the same files and flags give another plan
@@ -59,14 +61,14 @@ class Conversion:
     stages: tuple[str, ...] = STAGES
     share: Share = Share()
     patience_s: float = 120.0
-    bucket: BucketFolder | None = None
+    bucket: "BucketFolder | None" = None
 
     @property
     def target(self) -> Path:
         return self.tfrecords / self.organ
 
     @property
-    def place(self) -> Path | BucketFolder:
+    def place(self) -> "Path | BucketFolder":
         """Where the dataset is in the end."""
         return self.bucket / self.organ if self.bucket else self.target
 

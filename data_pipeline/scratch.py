@@ -9,15 +9,18 @@ What is left there by a run that was cut off is where the next one goes on; that
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from data_pipeline.bucket import BucketFolder
 from data_pipeline.cli import FaultError
 from data_pipeline.storage import local_path
+
+if TYPE_CHECKING:
+    from data_pipeline.bucket import BucketFolder
 
 NAME = "cytotrain"
 
 
-def scratch_for(value: str, folder: BucketFolder) -> Path:
+def scratch_for(value: str, folder: "BucketFolder") -> Path:
     """A folder below the one the flag `--scratch` names, for this folder of a bucket alone. Raises `RequestError`."""
     top = local_path("scratch", value) if value else Path(tempfile.gettempdir()) / NAME
     return top / folder.bucket / folder.prefix.rstrip("/")

@@ -17,9 +17,8 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from data_pipeline import bucket_dataset, cli
+from data_pipeline import cli
 from data_pipeline.audit import ShardAudit, audit_file, audit_shards
-from data_pipeline.bucket import BucketFolder
 from data_pipeline.manifest import FILE_NAME, DatasetError, Manifest, read_near_pairs
 from data_pipeline.near import near_duplicates
 from data_pipeline.parallel import available_cpus
@@ -135,6 +134,9 @@ def judge(name: str, *, workers: int, scratch: str) -> Iterator[Verdict]:
     if not in_bucket(name):
         yield from (_judge(str(folder), folder, workers) for folder in find_datasets(Path(name)))
         return
+    from data_pipeline import bucket_dataset  # not above: worker processes import this module, and start the sooner
+    from data_pipeline.bucket import BucketFolder
+
     for place in bucket_dataset.find_datasets(BucketFolder.of("tfrecords", name)):
         folder = scratch_for(scratch, place) / FETCHED
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,7 @@
 """Datasets in a bucket: what conversion leaves there is what it leaves on a disk, whatever happens on the way."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from data_pipeline.bucket_dataset import is_ours
 from data_pipeline.verify import judge
 from tests.bucket_faults import EVERY_FAULT, seeded
 from tests.bucket_server import BucketServer, FaultyBucket
-from tests.conftest import image_bytes, run_module
+from tests.conftest import ROOT, image_bytes, run_module
 from tests.data_pipeline.bucket_files import TO, convert_here, fetched, fill, to_bucket
 from tests.data_pipeline.conversion import contents, convert
 
@@ -157,3 +159,10 @@ def test_a_wrong_request_says_what_to_do(
     assert says in said
     assert "To fix it" in said
     assert "Traceback" not in said
+
+
+def test_who_names_no_bucket_waits_for_no_library_of_it() -> None:
+    """It takes as long to import as all the rest, in every worker process."""
+    modules = "data_pipeline.__main__, data_pipeline.stages, data_pipeline.verify"
+    program = f"import sys, {modules}; sys.exit('google.cloud.storage' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=60)
