@@ -34,7 +34,7 @@ import errno
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,12 +126,7 @@ def conversions_from_flags(values: flags.FlagValues) -> list[Conversion]:
     sources = open_sources(values.images, values.organ)
     bucket = _bucket(values.tfrecords)
     tfrecords = scratch_for(values.scratch, bucket) if bucket else local_path("tfrecords", values.tfrecords)
-    for organ in sources:
-        if not ORGAN_NAME.fullmatch(organ):
-            fix = "rename the folder"
-            raise cli.invalid_flag("organ", expected="letters, digits, spaces and _ . -", received=organ, fix=fix)
-        _keep_apart(sources[organ], tfrecords / organ, tfrecords)
-        _keep_apart_in_bucket(sources[organ], organ, bucket)
+    _check_places(sources, tfrecords, bucket)
     rule, given = parse_rule(values.group_by), parse_split_table(values.split_csv)
     if given and values.folds and "validation" in given.values():
         fix = "leave --folds out, or leave the images for validation out of the table"
@@ -160,6 +155,15 @@ def conversions_from_flags(values: flags.FlagValues) -> list[Conversion]:
         )
         for organ, source in sources.items()
     ]
+
+
+def _check_places(sources: Mapping[str, Source], tfrecords: Path, bucket: "BucketFolder | None") -> None:
+    for organ in sources:
+        if not ORGAN_NAME.fullmatch(organ):
+            fix = "rename the folder"
+            raise cli.invalid_flag("organ", expected="letters, digits, spaces and _ . -", received=organ, fix=fix)
+        _keep_apart(sources[organ], tfrecords / organ, tfrecords)
+        _keep_apart_in_bucket(sources[organ], organ, bucket)
 
 
 def _bucket(tfrecords: str) -> "BucketFolder | None":
