@@ -16,7 +16,7 @@ from pathlib import Path
 
 from data_pipeline.bucket import Blob, BucketFolder, ConflictError
 from data_pipeline.cli import FaultError
-from data_pipeline.manifest import FILE_NAME, DatasetError, FileSeal, Manifest, OtherVersionError
+from data_pipeline.manifest import FILE_NAME, DatasetError, FileSeal, Manifest
 from data_pipeline.storage import write_atomic
 from data_pipeline.transfer import download
 from trainer import seal_check
@@ -52,7 +52,7 @@ class BucketDatasets:
             )
         data = folder.read(blob)
         self._found[organ] = blob, data
-        return _parsed(f"{folder}/{FILE_NAME}", data)
+        return Manifest.of_file(data, f"{folder}/{FILE_NAME}")
 
     def reserve(self, manifests: Sequence[Manifest], *splits: str) -> None:
         """Make room for all of them. Raises `RequestError` if there can't be."""
@@ -122,16 +122,3 @@ def fetched_again(tfrecords: Path, address: str) -> Iterator[None]:
             f"{cause} This copy of what is in {address} was right when it was fetched. To fix it: run the same command "
             "again, it fetches what is damaged; if it lasts, look at the disk."
         ) from error
-
-
-def _parsed(name: str, data: bytes) -> Manifest:
-    try:
-        manifest = Manifest.from_json(data.decode())
-        if manifest.to_json().encode() != data:
-            raise ValueError("it says the same, but not in the bytes that were sealed")
-    except OtherVersionError as error:
-        fix = "use the release that wrote it, or convert again with --overwrite"
-        raise DatasetError(f"Can't use {name}: {error}. To fix it: {fix}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DatasetError(f"{name} is damaged: {error}. To fix it: convert again with --overwrite.") from error
-    return manifest
