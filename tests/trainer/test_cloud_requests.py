@@ -28,7 +28,7 @@ def ask(witness: Witness, faulty_bucket: FaultyBucket, tfrecords: Path, tmp_path
     """Start the trainer on what is in the bucket; flags given twice count as they are given last."""
     files = {path.relative_to(tfrecords).as_posix(): path for path in tfrecords.rglob("*") if path.is_file()}
     upload(faulty_bucket.server.folder("tfrecords"), files)
-    env = faulty_bucket.server.env | {"CYTOTRAIN_STORAGE_PATIENCE_S": "1"}
+    env = faulty_bucket.server.env | {"CYTOTRAIN_STORAGE_PATIENCE_S": "0.2"}
 
     def start(*more: str) -> Outcome:
         places = ["--tfrecords=gs://lab/tfrecords", "--runs=gs://lab/runs", f"--scratch={tmp_path / 's'}"]
@@ -83,8 +83,8 @@ def only(chosen: Callable[[str, str], bool], fault: str) -> Rule:
         ("401", EXIT_REQUEST, "GOOGLE_APPLICATION_CREDENTIALS"),
         ("403", EXIT_REQUEST, "roles/storage.objectViewer"),
         ("429", EXIT_FAULT, "asked too often"),
-        ("503", EXIT_FAULT, "could not be reached for 1 s"),
-        ("reset before", EXIT_FAULT, "could not be reached for 1 s"),
+        ("503", EXIT_FAULT, "could not be reached for 0 s"),
+        ("reset before", EXIT_FAULT, "could not be reached for 0 s"),
     ],
 )
 def test_a_service_that_refuses_or_is_away_is_told_with_the_right_code(
