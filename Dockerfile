@@ -58,9 +58,9 @@ ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/
     HOME=/tmp \
     KERAS_HOME=/tmp/keras \
     MPLCONFIGDIR=/tmp/matplotlib
-# NVIDIA's container runtime reads these two; without it they mean nothing.
-ENV NVIDIA_VISIBLE_DEVICES=all \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# What of the driver NVIDIA's container runtime brings in. Which GPUs is for `--gpus` or the cluster to say: all of them
+# asked for here, pods that train nothing would take them too, or be refused.
+ENV NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /data
 USER 65532:65532
 # Last, since they change with every build.

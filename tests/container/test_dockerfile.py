@@ -33,6 +33,11 @@ def test_every_stage_starts_from_the_base_that_was_asked_for() -> None:
     assert froms == ["${BASE}", "dependencies", "${BASE}"]
 
 
+def test_a_container_that_was_given_no_gpu_takes_none() -> None:
+    """NVIDIA's runtime, where it is a node's default, gives every container the GPUs that its image names."""
+    assert "NVIDIA_VISIBLE_DEVICES" not in DOCKERFILE.read_text(encoding="utf-8")
+
+
 def test_only_what_is_built_from_enters_the_build() -> None:
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
