@@ -172,5 +172,5 @@ def _queued(manifests: list[Manifest]) -> Iterator[str]:
         queue = job["metadata"].get("labels", {}).get(QUEUE_LABEL)
         if queue is not None and queue not in queues:
             yield f"{job['metadata']['name']} is for the queue {queue}, which isn't there"
-        if (queue is not None) != job["spec"].get("suspend", False):
-            yield f"{job['metadata']['name']} starts without its queue, or waits for none"
+        if "suspend" in job["spec"]:  # with a queue, Kueue sets and clears it
+            yield f"{job['metadata']['name']} is stopped when it is applied again, or waits for no queue"

@@ -183,7 +183,10 @@ JOBSET: dict[str, tuple[Break, str]] = {
 }
 KUEUE: dict[str, tuple[Break, str]] = {
     "no_queue": (lambda all_: all_.remove(_one(all_, "LocalQueue")), "isn't there"),
-    "no_suspension": (lambda all_: _one(all_, "Job", "train")["spec"].pop("suspend"), "without its queue"),
+    "a_suspension_of_its_own": (
+        lambda all_: _one(all_, "Job", "train")["spec"].update(suspend=True),
+        "stopped when it is applied again",
+    ),
     "no_cluster_queue": (lambda all_: _one(all_, "LocalQueue")["spec"].pop("clusterQueue"), "is missing"),
     "an_old_version": (lambda all_: _one(all_, "LocalQueue").update(apiVersion="kueue.x-k8s.io/v1beta1"), "apiVersion"),
 }

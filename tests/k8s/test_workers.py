@@ -4,9 +4,10 @@ import copy
 import re
 from pathlib import Path
 
+import custom_rules
 import pytest
 import yaml
-from manifests import K8S, job_names, job_specs, main_container, of_kind, pod_templates, render
+from manifests import K8S, Manifest, job_names, job_specs, main_container, of_kind, pod_templates, render
 from network_rules import matches
 from pod_rules import GPU, amount
 from trainer_view import seen_by_trainer
@@ -128,17 +129,37 @@ def test_a_sets_jobs_are_those_of_multi_worker(kubectl: str) -> None:
     assert ours == theirs
 
 
-def test_in_a_queue_nothing_starts_by_itself_and_the_quota_is_enough(kubectl: str) -> None:
+def test_both_jobs_are_queued(kubectl: str) -> None:
+    """Kueue suspends a Job by this label; one without it would start at once."""
     manifests = render(kubectl, "overlays/kueue")
-    assert all(job["suspend"] is True for job in job_specs(manifests).values())
+    (queue,) = of_kind(manifests, "LocalQueue")
+    labels = [job["metadata"]["labels"] for job in of_kind(manifests, "Job")]
+    assert [one[custom_rules.QUEUE_LABEL] for one in labels] == [queue["metadata"]["name"]] * 2
+
+
+def test_the_quota_is_enough_and_only_pods_that_take_a_gpu_are_bound_to_nodes_with_gpus(kubectl: str) -> None:
+    """Nodes with GPUs refuse pods that take none, so conversion would wait there for ever."""
+    manifests = render(kubectl, "overlays/kueue")
     (queue,) = of_kind(manifests, "LocalQueue")
     example = list(yaml.safe_load_all((K8S / "overlays/kueue/cluster-queue.yaml").read_text(encoding="utf-8")))
     (cluster,) = of_kind(example, "ClusterQueue")
     assert queue["spec"]["clusterQueue"] == cluster["metadata"]["name"]
-    (flavor,) = cluster["spec"]["resourceGroups"][0]["flavors"]
-    for resource in flavor["resources"]:
-        wanted = 0.0
-        for name, job in job_specs(manifests).items():
-            requests = main_container(manifests, name)["resources"]["requests"]
-            wanted += job.get("parallelism", 1) * amount(requests.get(resource["name"], 0))
-        assert 0 < wanted <= amount(resource["nominalQuota"])
+    labels = {
+        one["metadata"]["name"]: one.get("spec", {}).get("nodeLabels") for one in of_kind(example, "ResourceFlavor")
+    }
+    assert {name: labels[_flavor(cluster, job)] for name, job in job_specs(manifests).items()} == {
+        "convert": None,
+        "train": {"nvidia.com/gpu.present": "true"},
+    }
+
+
+def _flavor(cluster: Manifest, job: Manifest) -> str:
+    """The one that Kueue takes for a Job while nothing else runs: the first whose quota is enough for all its pods."""
+    (container,) = job["template"]["spec"]["containers"]
+    wanted = {key: job.get("parallelism", 1) * amount(it) for key, it in container["resources"]["requests"].items()}
+    (group,) = cluster["spec"]["resourceGroups"]
+    for flavor in group["flavors"]:
+        quota = {one["name"]: amount(one["nominalQuota"]) for one in flavor["resources"]}
+        if all(count <= quota[key] for key, count in wanted.items()):
+            return str(flavor["name"])
+    raise AssertionError(f"no flavor has {wanted}")
