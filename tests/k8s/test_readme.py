@@ -11,7 +11,7 @@ import pod_rules
 import pytest
 import sizing
 import yaml
-from manifests import FOLDERS, K8S, OVERLAYS, files
+from manifests import FOLDERS, K8S, OVERLAYS, files, job_specs, render
 
 TEXT = (K8S / "README.md").read_text(encoding="utf-8")
 # Indented by four, as Markdown has it; lists of this file never are.
@@ -63,6 +63,31 @@ def test_the_words_to_be_replaced_are_there_to_be_replaced() -> None:
         assert f"s#{word}#" in TEXT
         assert all(word in path.read_text(encoding="utf-8") for path in (K8S / "overlays" / "gke").glob(replaced))
     assert "newName: cytotrain" in (K8S / "components" / "image" / "kustomization.yaml").read_text(encoding="utf-8")
+
+
+def test_nodes_in_the_cloud_are_kept_for_pods_that_bear_their_taint(kubectl: str) -> None:
+    pools = re.findall(r"node-pools create (\w+) (.*?--max-nodes)", COMMANDS, flags=re.DOTALL)
+    jobs = job_specs(render(kubectl, "overlays/gke"))
+    assert [name for name, _ in pools] == ["convert", "gpu"]
+    for (_, options), name in zip(pools, ("convert", "train"), strict=True):
+        (taint,) = re.findall(r"--node-taints=(\S+)", options)
+        tolerated = [
+            f"{one['key']}={one['value']}:{one['effect']}"
+            for one in jobs[name]["template"]["spec"]["tolerations"]
+            if one["operator"] == "Equal"
+        ]
+        assert taint in tolerated
+
+
+@pytest.mark.parametrize("folder", sorted(OVERLAYS - {"gke"}))
+def test_cleaning_up_without_the_data_leaves_the_volume_alone(kubectl: str, folder: str) -> None:
+    (label, value) = re.findall(r"kubectl delete -k \S+ -l '(\S+)!=(\S+)'", COMMANDS)[0]
+    kept = [
+        manifest["kind"]
+        for manifest in render(kubectl, f"overlays/{folder}")
+        if manifest["metadata"]["labels"].get(label) == value
+    ]
+    assert kept == ["PersistentVolumeClaim"]
 
 
 @pytest.mark.parametrize("table", [sizing.one_gpu, sizing.many_gpus, sizing.many_images])
