@@ -26,6 +26,7 @@ from google.cloud import storage
 from requests.adapters import HTTPAdapter
 
 from data_pipeline.cli import FaultError, invalid_flag
+from data_pipeline.resumable import LEAST_BYTES, send
 from data_pipeline.retrying import TruncatedError, retrying
 from data_pipeline.storage import BUCKET_SCHEME
 
@@ -194,9 +195,13 @@ class BucketFolder:
             try:
                 if isinstance(data, bytes):
                     target.upload_from_string(data, content_type=_type(name), timeout=TIMEOUT_S, **how)
+                elif size < LEAST_BYTES:
+                    target.upload_from_string(data.read_bytes(), content_type=_type(name), timeout=TIMEOUT_S, **how)
                 else:
-                    with data.open("rb") as file:
-                        target.upload_from_file(file, size=size, content_type=_type(name), timeout=TIMEOUT_S, **how)
+                    start = functools.partial(
+                        target.create_resumable_upload_session, _type(name), size, timeout=TIMEOUT_S, **how
+                    )
+                    target._set_properties(send(self._client()._http, start, data, url=url))
             except PreconditionFailed:
                 there = self.find(name)  # a try before may have arrived though its answer didn't
                 if there and (there.size, there.crc32c) == (size, crc32c):

@@ -19,7 +19,8 @@ process is one) and `.front`. Processes get `**faulty_bucket.server.env`. Faults
 * `flip`: a bit of what is downloaded is another one, with the length right; `flip sent`: of what is uploaded
 * `hang`: no answer until `front.release()` is called; the emulator isn't asked
 
-`front.latency_s` delays every answer. A request is in the log as soon as it has come.
+`front.latency_s` delays every answer. A request is in the log as soon as it has come. What the emulator doesn't know,
+the front answers as the service documents it: how much of an upload has arrived (`Content-Range: bytes */SIZE`).
 """
 
 import http.client
@@ -66,6 +67,7 @@ class Seen:
 
 
 Rule = Callable[[Seen], str]
+Answer = tuple[int, list[tuple[str, str]], bytes]
 
 
 def listed(faults: Mapping[int, str]) -> Rule:
@@ -107,6 +109,7 @@ class FaultyFront:
 
     def __post_init__(self) -> None:
         self._count = 0
+        self.uploads: dict[str, Answer] = {}  # by their addresses, the last answer to a piece
         self._lock = threading.Lock()
         self._released = threading.Event()
         self._server = _Server(("127.0.0.1", 0), _handler(self))
@@ -191,7 +194,18 @@ def _handler(front: FaultyFront) -> type[BaseHTTPRequestHandler]:
                 data = data[: len(data) // 2]
             return self._send(seen, status, headers, data)
 
-        def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+        def _ask(self, body: bytes) -> Answer:
+            of = self.headers.get("Content-Range", "")
+            if of.startswith("bytes */"):
+                return front.uploads.get(self.path, (308, [], b""))
+            answer = self._ask_emulator(body)
+            if of and answer[0] in (200, 308):
+                last = of.removeprefix("bytes ").partition("/")[0].partition("-")[2]
+                kept = [pair for pair in answer[1] if pair[0].lower() != "range"]
+                front.uploads[self.path] = answer[0], [*kept, ("Range", f"bytes=0-{last}")], answer[2]
+            return answer
+
+        def _ask_emulator(self, body: bytes) -> Answer:
             back = http.client.HTTPConnection(front.back.removeprefix("http://"), timeout=120)
             headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
             back.request(self.command, self.path, body if body or self.command in ("POST", "PUT") else None, headers)

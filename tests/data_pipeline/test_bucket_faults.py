@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline import bucket, retrying
+from data_pipeline import bucket, resumable, retrying
 from data_pipeline.transfer import download, upload
-from tests.bucket_faults import EVERY_FAULT, matching, seeded
+from tests.bucket_faults import EVERY_FAULT, Seen, matching, seeded
 from tests.bucket_server import FaultyBucket
 
 
@@ -69,6 +69,43 @@ def test_a_large_upload_that_is_interrupted_ends_right(
     blob = folder.write("large", large, generation=0)
     assert folder.read(blob) == large.read_bytes()
     assert front.hit() == [fault]
+
+
+@pytest.mark.parametrize("fault", ["reset before", "reset after", "503"])
+def test_of_a_large_upload_only_the_piece_that_was_lost_is_sent_again(
+    faulty_bucket: FaultyBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(resumable, "PIECE_BYTES", 1 << 20)
+    folder, front = faulty_bucket.server.folder("a"), faulty_bucket.front
+    large = tmp_path / "large"
+    large.write_bytes(random.Random(1).randbytes((9 << 20) + 5))
+    puts = 0
+
+    def rule(seen: Seen) -> str:
+        nonlocal puts
+        puts += seen.method == "PUT"
+        return fault if seen.method == "PUT" and puts in (4, 8) else ""
+
+    front.rule = rule
+    blob = folder.write("large", large, generation=0)
+    assert folder.read(blob) == large.read_bytes()
+    assert front.hit() == [fault] * 2
+    sent = [seen.received for seen in front.log if seen.method == "PUT"]
+    assert large.stat().st_size <= sum(sent) <= large.stat().st_size + (2 << 20)
+    assert sum(seen.method == "POST" for seen in front.log) == 1
+
+
+def test_an_upload_that_the_service_has_forgotten_begins_again(
+    faulty_bucket: FaultyBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resumable, "PIECE_BYTES", 1 << 20)
+    folder, front = faulty_bucket.server.folder("a"), faulty_bucket.front
+    large = tmp_path / "large"
+    large.write_bytes(random.Random(1).randbytes(9 << 20))
+    front.rule = matching("PUT", "", "404")
+    blob = folder.write("large", large, generation=0)
+    assert folder.read(blob) == large.read_bytes()
+    assert sum(seen.method == "POST" for seen in front.log) == 2
 
 
 def test_what_arrived_damaged_is_sent_again_in_place_of_the_damage(faulty_bucket: FaultyBucket) -> None:
