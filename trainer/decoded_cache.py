@@ -1,6 +1,6 @@
 """Images decoded once and kept, so that later epochs needn't: the same pixels for less work, where there is room.
 
-    cache = choose_cache(reader, mode="auto", budget_bytes=4 * 10**9, scratch=Path("/tmp/cytotrain"), name="cervix")
+    cache = choose_cache(reader, mode="auto", budget_bytes=4 * 10**9, scratch=scratch, name="cervix")
     dataset = train_batches(cache or reader, order, how, layout, ...)
 
 `auto` keeps them in memory if they take at most the budget and a quarter of what this process may still use: training
@@ -21,6 +21,7 @@ from data_pipeline.cli import invalid_flag, say
 from trainer.config import CACHES
 from trainer.input_pipeline import Layout, decoded_batches
 from trainer.records import RecordReader
+from trainer.scratch import Scratch
 from trainer.sizes import as_text
 
 AUTO, NONE, DECODED = CACHES
@@ -52,7 +53,7 @@ def choose_cache(
     *,
     mode: str,
     budget_bytes: int,
-    scratch: Path,
+    scratch: Scratch,
     name: str,
 ) -> DecodedCache | None:
     """The cache that `mode` asks for, filled; None if there is to be none.
@@ -65,7 +66,7 @@ def choose_cache(
         return None
     shape = (len(reader), reader.image_size, reader.image_size, 3)
     pixels = np.empty(shape, np.uint8) if in_memory else _in_file(shape, scratch)
-    where = "in memory" if in_memory else f"in {scratch}"
+    where = "in memory" if in_memory else f"in {scratch.root}"
     say(f"{name}: {len(reader)} training images are decoded once and kept, {as_text(size)} {where}")
     labels = np.empty(len(reader), np.int64)
     slow = 0.1 if sys.stderr.isatty() else 10.0
@@ -92,14 +93,15 @@ def available_bytes() -> int:
     return max(min(found), 0)
 
 
-def _in_file(shape: tuple[int, ...], scratch: Path) -> NDArray[np.uint8]:
+def _in_file(shape: tuple[int, ...], scratch: Scratch) -> NDArray[np.uint8]:
     """An array in a file without a name."""
     size = int(np.prod(shape, dtype=np.int64))
-    scratch.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(scratch).free
+    scratch.open()
+    free = min(shutil.disk_usage(scratch.root).free, scratch.budget_bytes)
     if free < size:
-        fix = "name another disk with --scratch, or leave --cache out"
-        expected = f"auto or none, as the decoded images take {as_text(size)} and {scratch} has {as_text(free)}"
+        fix = "name another disk with --scratch, raise --scratch_budget, or leave --cache out"
+        room = f"{scratch.root} has, or may give, {as_text(free)}"
+        expected = f"auto or none, as the decoded images take {as_text(size)} and {room}"
         raise invalid_flag("cache", expected=expected, received=DECODED, fix=fix)
-    with tempfile.TemporaryFile(dir=scratch) as file:
+    with tempfile.TemporaryFile(dir=scratch.root) as file:
         return np.memmap(file, np.uint8, "w+", shape=shape)

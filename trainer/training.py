@@ -185,7 +185,7 @@ def _job(
 
 def _cache(config: TrainConfig, reader: RecordReader) -> DecodedCache | None:
     """The training images, decoded, if there is to be a cache."""
-    scratch = Scratch.of(config.scratch, config.scratch_budget).root
+    scratch = Scratch.of(config.scratch, config.scratch_budget)
     budget = parse_bytes("cache_budget", config.cache_budget)
     return choose_cache(reader, mode=config.cache, budget_bytes=budget, scratch=scratch, name=config.organ)
 

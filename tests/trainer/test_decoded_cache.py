@@ -15,6 +15,7 @@ from trainer.decoded_cache import available_bytes, choose_cache
 from trainer.input_pipeline import Layout, TrainInput, train_batches
 from trainer.order import TrainOrder
 from trainer.records import RecordReader
+from trainer.scratch import Scratch
 
 Dataset = tuple[Path, Manifest]
 BUDGET = 10**9
@@ -27,7 +28,7 @@ def test_batches_are_bit_by_bit_those_without_it(
 ) -> None:
     """In memory and in a file, at the stored size and at another, with partners to mix."""
     reader = RecordReader(*dataset, "train")
-    cache = choose_cache(reader, mode="decoded", budget_bytes=budget, scratch=tmp_path, name="gland")
+    cache = choose_cache(reader, mode="decoded", budget_bytes=budget, scratch=Scratch(tmp_path, BUDGET), name="gland")
     assert cache is not None
     assert isinstance(cache.pixels, np.memmap) == (budget == 1)
     assert not list(tmp_path.iterdir())  # the file has no name
@@ -51,7 +52,7 @@ def test_auto_keeps_them_only_if_they_fit(dataset: Dataset, tmp_path: Path) -> N
     size = len(reader) * SIZE * SIZE * 3
     assert size < available_bytes() // 4
     for mode, budget, kept in (("auto", size, True), ("auto", size - 1, False), ("none", BUDGET, False)):
-        cache = choose_cache(reader, mode=mode, budget_bytes=budget, scratch=tmp_path, name="gland")
+        cache = choose_cache(reader, mode=mode, budget_bytes=budget, scratch=Scratch(tmp_path, BUDGET), name="gland")
         assert (cache is not None) == kept
 
 
@@ -60,8 +61,12 @@ def test_a_disk_without_room_is_told(dataset: Dataset, tmp_path: Path, monkeypat
     free = int(usage.stdout.split()[-1])
     reader = RecordReader(*dataset, "train")
     monkeypatch.setattr(reader, "image_size", int(np.sqrt(2 * free / len(reader) / 3)))
-    with pytest.raises(RequestError, match=r"`--cache`.*the decoded images take .* and .* has .*To fix it"):
-        choose_cache(reader, mode="decoded", budget_bytes=1, scratch=tmp_path, name="gland")
+    told = r"`--cache`.*the decoded images take .* and .* has.*To fix it"
+    with pytest.raises(RequestError, match=told):
+        choose_cache(reader, mode="decoded", budget_bytes=1, scratch=Scratch(tmp_path, 10**18), name="gland")
+    monkeypatch.undo()
+    with pytest.raises(RequestError, match=told):
+        choose_cache(reader, mode="decoded", budget_bytes=1, scratch=Scratch(tmp_path, 1000), name="gland")
 
 
 def test_a_run_with_it_is_a_run_without_it(tfrecords: Path, finished_run: Path, tmp_path: Path) -> None:
