@@ -3,12 +3,14 @@
     data = retrying(lambda: ask_the_service(), url="gs://lab/images")
 
 Tried again, after pauses that double and are drawn at random, so that many workers don't come back at once: what a
-network or a busy service does (resets, time-outs, 408, 429, 5xx, answers cut short), for `PATIENCE_S` on end. Never:
-what a person has to change first.
+network or a busy service does (resets, time-outs, 408, 429, 5xx, answers cut short), for `PATIENCE_S` from the first
+failure on. Never: what a person has to change first.
 """
 
+import math
 import os
 import random
+import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -27,13 +29,17 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 PATIENCE_S = 300.0
 PATIENCE_VARIABLE = "CYTOTRAIN_STORAGE_PATIENCE_S"
 AGAIN = (408, 425, 429, 500, 502, 503, 504)
-BUSY = 429
+FORBIDDEN, BUSY = 403, 429
+# Limits that are told with 403 as well, by these reasons: asking for permission wouldn't help.
+LIMITS = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded"})
 # In the first seconds of a pod on GKE nobody may answer who it is: what looks like no credentials at all may pass.
 IN_KUBERNETES, IDENTITY_PATIENCE_S = "KUBERNETES_SERVICE_HOST", 60.0
 CREDENTIALS = (
     "give this process an identity: `gcloud auth application-default login` on a workstation, "
     "GOOGLE_APPLICATION_CREDENTIALS elsewhere, Workload Identity on GKE"
 )
+# Whoever has this part of the address of an upload may write there, for a week.
+_UPLOAD_ID = re.compile(r"(upload_id=)[^&\s:;,)'\"]+(:[^&\s:;,)'\"]+)*")
 
 
 class TruncatedError(Exception):
@@ -59,21 +65,34 @@ def retrying(call: Callable[[], Result], *, url: str, patience_s: float | None =
 
     Raises `RequestError` for what a person has to change, `FaultError` for what has lasted for `patience_s`.
     """
-    limit_s = float(os.environ.get(PATIENCE_VARIABLE, PATIENCE_S)) if patience_s is None else patience_s
-    began, pause_s = time.monotonic(), FIRST_PAUSE_S
+    limit_s = _patience() if patience_s is None else patience_s
+    failed_since, pause_s = math.inf, FIRST_PAUSE_S
     while True:
         try:
             return call()
         except Exception as error:
             if not may_pass(error):
                 raise _explained(error, url) from error
-            lasted_s = time.monotonic() - began
+            failed_since = min(failed_since, time.monotonic())
+            lasted_s = time.monotonic() - failed_since
             if isinstance(error, auth.GoogleAuthError):
                 limit_s = min(limit_s, IDENTITY_PATIENCE_S)
             if lasted_s >= limit_s:
                 raise _gave_up(error, url, lasted_s) from error
         time.sleep(min(random.uniform(pause_s / 2, pause_s), max(limit_s - lasted_s, 0.0)))
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+def _patience() -> float:
+    value = os.environ.get(PATIENCE_VARIABLE, str(PATIENCE_S))
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        fix = f"give a number of seconds, such as {PATIENCE_VARIABLE}={PATIENCE_S:.0f}, or leave it unset"
+        raise RequestError(f"{PATIENCE_VARIABLE} is {value!r}, which is no time. To fix it: {fix}.")
+    return seconds
 
 
 def may_pass(error: BaseException) -> bool:
@@ -90,7 +109,10 @@ def may_pass(error: BaseException) -> bool:
 def _status(error: BaseException) -> int:
     if isinstance(error, InvalidResponse):
         return int(error.response.status_code)
-    return int(error.code or 0) if isinstance(error, api.GoogleAPICallError) else 0
+    if not isinstance(error, api.GoogleAPICallError):
+        return 0
+    reasons = {each.get("reason") for each in error.errors if isinstance(each, dict)}
+    return BUSY if error.code == FORBIDDEN and reasons & LIMITS else int(error.code or 0)
 
 
 def _explained(error: Exception, url: str) -> Exception:
@@ -129,4 +151,5 @@ def _gave_up(error: Exception, url: str, lasted_s: float) -> FaultError:
 
 
 def _said(error: BaseException) -> str:
-    return " ".join(str(getattr(error, "message", None) or error).split())[:300].rstrip(".")
+    text = _UPLOAD_ID.sub(r"\1…", str(getattr(error, "message", None) or error))
+    return " ".join(text.split())[:300].rstrip(".")
