@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from data_pipeline.bucket import BucketFolder
 
 NAME = "cytotrain"
+BELOW = "conversions"  # the trainer keeps other things beside it, and might remove a bucket that was called like one
 
 
 def scratch_for(value: str, folder: "BucketFolder") -> Path:
     """A folder below the one the flag `--scratch` names, for this folder of a bucket alone. Raises `RequestError`."""
     top = local_path("scratch", value) if value else Path(tempfile.gettempdir()) / NAME
-    return top / folder.bucket / folder.prefix.rstrip("/")
+    return top / BELOW / folder.bucket / folder.prefix.rstrip("/")
 
 
 def need_room(folder: Path, size_bytes: int) -> None:

@@ -26,7 +26,7 @@ from data_pipeline.scratch import scratch_for
 from data_pipeline.storage import exclusive, in_bucket
 
 MAX_PRINTED = 50
-FETCHED = "fetched to verify"
+FETCHED = "verified"
 # Which images are compared is partly chance, and what is stored differs a little from what was inspected. So only what
 # is nearly one picture is a leak; in the real sets, none of the pairs that only a second search finds reaches 0.95.
 NEAR_CERTAIN, NEAR_MARGIN = 0.97, 1.0
@@ -138,10 +138,11 @@ def judge(name: str, *, workers: int, scratch: str) -> Iterator[Verdict]:
     from data_pipeline.bucket import BucketFolder
 
     for place in bucket_dataset.find_datasets(BucketFolder.of("tfrecords", name)):
-        folder = scratch_for(scratch, place) / FETCHED
+        dataset = scratch_for(scratch, place)  # beside it: a conversion that works there wants it for itself
+        folder = dataset.with_name(f".{dataset.name}.{FETCHED}")
         folder.mkdir(parents=True, exist_ok=True)
         busy = f"{place} is being verified by another process. To fix it: wait for its end, or name another --scratch."
-        with exclusive(folder.parent / f".{FETCHED}.lock", otherwise=busy):
+        with exclusive(folder.with_name(f"{folder.name}.lock"), otherwise=busy):
             try:
                 bucket_dataset.fetch(place, folder)
             except DatasetError as error:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from data_pipeline import cli
+from data_pipeline.bucket import BucketFolder
 from data_pipeline.bucket_dataset import is_ours
+from data_pipeline.scratch import scratch_for
 from data_pipeline.verify import judge
 from tests.bucket_faults import EVERY_FAULT, seeded
 from tests.bucket_server import BucketServer, FaultyBucket
@@ -32,7 +34,8 @@ def test_from_bucket_to_bucket_is_from_disk_to_disk_byte_for_byte(
     assert all(is_ours(name, "gland") for name in contents(tmp_path / "theirs"))
     names = [blob.name for blob in server.folder("tf").files() if not blob.name.startswith("gland/")]
     assert names == [".gland.published.json"]
-    assert [path.name for path in (tmp_path / "scratch").rglob("*") if not path.name.endswith(".lock")] == ["lab", "tf"]
+    left = [path.name for path in (tmp_path / "scratch").rglob("*") if not path.name.endswith(".lock")]
+    assert left == ["conversions", "lab", "tf"]
 
 
 def test_a_second_run_does_nothing_and_reads_neither_images_nor_shards(
@@ -135,6 +138,17 @@ def test_verify_reads_datasets_of_a_bucket(bucket_server: BucketServer, images: 
     verdicts = list(judge(TO, workers=1, scratch=str(tmp_path / "scratch")))
     assert [verdict.shown for verdict in verdicts] == ["gs://lab/tf/gland"]
     assert "No sealed dataset in gs://lab/tf/gland" in verdicts[0].problems[0]
+
+
+def test_verifying_stands_in_no_conversions_way(bucket_server: BucketServer, images: Path, tmp_path: Path) -> None:
+    """Nor does a bucket that is called like a folder of the trainer's, in the scratch folder of both."""
+    to_bucket(str(images), tmp_path / "scratch")
+    done = run_module("data_pipeline.verify", TO, f"--scratch={tmp_path / 'scratch'}")
+    assert done.returncode == cli.EXIT_DONE, done.stderr
+    to_bucket(str(images), tmp_path / "scratch", "--overwrite", "--seed=7")
+    for name in ("datasets", "runs"):
+        place = scratch_for(str(tmp_path), BucketFolder.of("tfrecords", f"gs://{name}/tf"))
+        assert tmp_path / name not in place.parents
 
 
 @pytest.mark.parametrize(
