@@ -81,12 +81,13 @@ class Publisher:
         self._run = run
         self.known = run.known() or Known(0)
         self._tried = b""
+        complete = [name for name in map(parse_name, self.known.complete) if name]
+        self._published = max(complete) if complete and self.known.generation else None
 
     @property
     def last(self) -> str:
         """What a process elsewhere would go on from; empty if from the start."""
-        steps = [name.step for name in map(parse_name, self.known.complete) if name]
-        return f"that of step {max(steps)}" if steps and self.known.generation else ""
+        return f"that of step {self._published.step}" if self._published else ""
 
     def names(self) -> set[Name]:
         """The checkpoints of which there may be a file in the bucket."""
@@ -113,6 +114,7 @@ class Publisher:
                 self._send_checkpoint(job, name)
         upload(folder, _files(job.folder, TENSORBOARD))
         generation = self._point_to(job.names[0])
+        self._published = job.names[0]
         complete = {*map(str, job.names), *self._before(job.names[0])}
         self._know(replace(self.known, generation=generation, complete=tuple(complete)))
         self._prune()

@@ -51,7 +51,8 @@ def uploading(
     run = RemoteRun(config.run_place(fingerprint), folder)
     grace_s = parse_seconds("stop_timeout", config.stop_timeout)
     uploader = Uploader(run, deadline_s=parse_seconds("checkpoint_deadline", config.checkpoint_deadline))
-    uploader.begin()
+    with stop.at_once():  # a bucket that is away is asked for minutes, and nothing is new yet
+        uploader.begin()
     try:
         yield uploader
         uploader.finish(stop)
@@ -134,7 +135,10 @@ class Uploader:
         self._wait(lambda: self._idle, stop)
 
     def leave(self, grace_s: float, *, tell: bool = False) -> str:
-        """Wait for what is under way, but not longer; what there is to say of it, said if it is to `tell`."""
+        """Wait for what is under way, but not longer; what there is to say of it, said if it is to `tell`.
+
+        Of a process that was overtaken nothing counts any more: all there is to say is that.
+        """
         self._leaving.set()
         unfinished = self._next or self._current
         if unfinished and not self._over:
@@ -143,6 +147,8 @@ class Uploader:
             with self._changed:
                 while not self._idle and not self._over and time.monotonic() < deadline:
                     self._changed.wait(POLL_S)
+        if self._over:
+            return str(self._over)
         there = self._publisher.last
         unfinished = self._next or self._current
         if unfinished is None:
