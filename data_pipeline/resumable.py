@@ -24,21 +24,22 @@ _RECEIVED = re.compile(r"bytes=0-(\d+)")
 
 
 class _UploadLostError(Exception):
-    """The service doesn't know the upload any more: it ends them after a week, or loses one."""
+    """The service won't end the upload: it doesn't know it any more, or what has arrived is damaged."""
 
 
 def send(session: Any, start: Callable[[], str], path: Path, *, url: str) -> dict[str, Any]:
     """Upload a file; the object's resource as the service describes it.
 
     `start` begins an upload and gives its address. Each piece is tried again by itself, as `retrying` does. Raises
-    `google.api_core.exceptions.PreconditionFailed` if the object isn't the one that was to be replaced.
+    `google.api_core.exceptions.PreconditionFailed` if the object isn't the one that was to be replaced, and
+    `TruncatedError` if several uploads came to nothing.
     """
-    for _ in range(TRIES - 1):
+    for _ in range(TRIES):
         try:
             return _Upload(session, retrying(start, url=url), path).run(url)
         except _UploadLostError:
             continue
-    return _Upload(session, retrying(start, url=url), path).run(url)
+    raise TruncatedError(f"{TRIES} uploads to {url} were lost or arrived damaged")
 
 
 class _Upload:
@@ -79,7 +80,7 @@ class _Upload:
             timeout=TIMEOUT_S,
             allow_redirects=False,
         )
-        if response.status_code in (404, 410):
+        if response.status_code in (404, 410) or (response.status_code == 400 and "crc32c" in response.text.lower()):
             raise _UploadLostError
         if response.status_code in (200, 201):
             resource: dict[str, Any] = response.json()

@@ -1,5 +1,6 @@
 """Whatever the network does: the right bytes in the end, or an error that says what to do."""
 
+import http.client
 import random
 from pathlib import Path
 
@@ -106,6 +107,28 @@ def test_an_upload_that_the_service_has_forgotten_begins_again(
     blob = folder.write("large", large, generation=0)
     assert folder.read(blob) == large.read_bytes()
     assert sum(seen.method == "POST" for seen in front.log) == 2
+
+
+@pytest.mark.parametrize("fault", ["400", "404"])
+def test_an_upload_that_the_service_will_not_end_begins_again_however_often(
+    faulty_bucket: FaultyBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Once it has found the checksum wrong, it says so to whatever is sent to that upload."""
+    monkeypatch.setitem(http.client.responses, 400, "Provided CRC32C doesn't match calculated CRC32C")
+    folder, front = faulty_bucket.server.folder("a"), faulty_bucket.front
+    large = tmp_path / "large"
+    large.write_bytes(random.Random(1).randbytes(9 << 20))
+    begun = 0
+
+    def rule(seen: Seen) -> str:
+        nonlocal begun
+        begun += seen.method == "POST"
+        return fault if seen.method == "PUT" and begun <= resumable.TRIES else ""
+
+    front.rule = rule
+    blob = folder.write("large", large, generation=0)
+    assert folder.read(blob) == large.read_bytes()
+    assert front.hit() == [fault] * resumable.TRIES
 
 
 def test_what_arrived_damaged_is_sent_again_in_place_of_the_damage(faulty_bucket: FaultyBucket) -> None:
