@@ -56,7 +56,8 @@ def _fetch(conversion: Conversion, chunks: BucketFolder, here: Path) -> set[str]
 
 
 def _keep(chunks: BucketFolder, here: Path, kept: set[str], ended: threading.Event) -> None:
-    """Copy chunks until told to end."""
+    """Copy chunks until told to end; a bucket that is away for a while costs only the safety meanwhile."""
+    told = False
     while not ended.wait(LOOK_S):
         try:
             while new := sorted({path.name for path in here.glob(f"*{SUFFIX}")} - kept)[:AT_ONCE]:
@@ -64,8 +65,12 @@ def _keep(chunks: BucketFolder, here: Path, kept: set[str], ended: threading.Eve
                     return
                 upload(chunks, {name: here / name for name in new})
                 kept.update(new)
+                told = False
+        except FileNotFoundError:
+            continue  # a chunk that was damaged is made again
         except (FaultError, RequestError, OSError) as error:
-            if isinstance(error, FileNotFoundError):
-                continue  # a chunk that was damaged is made again
-            say(f" warning  what is inspected can't be kept in {chunks}, and a lost machine would lose it: {error}")
-            return
+            if not told:
+                say(f" warning  what is inspected can't be kept in {chunks}, and a lost machine would lose it: {error}")
+            told = True
+            if isinstance(error, RequestError):
+                return
