@@ -7,23 +7,21 @@ What is left there by a run that was cut off is where the next one goes on; that
 """
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_pipeline.cli import FaultError
-from data_pipeline.storage import local_path
+from data_pipeline.storage import scratch_root
 
 if TYPE_CHECKING:
     from data_pipeline.bucket import BucketFolder
 
-NAME = "cytotrain"
 BELOW = "conversions"  # the trainer keeps other things beside it, and might remove a bucket that was called like one
 
 
 def scratch_for(value: str, folder: "BucketFolder") -> Path:
     """A folder below the one the flag `--scratch` names, for this folder of a bucket alone. Raises `RequestError`."""
-    top = local_path("scratch", value) if value else Path(tempfile.gettempdir()) / NAME
+    top = scratch_root(value)
     return top / BELOW / folder.bucket / folder.prefix.rstrip("/")
 
 

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from data_pipeline.cli import RequestError, invalid_flag
 
 TEMPORARY = ".tmp"
 BUCKET_SCHEME = "gs://"
+SCRATCH_NAME = "cytotrain"
 
 
 def in_bucket(value: str) -> bool:
@@ -39,6 +41,11 @@ def local_path(flag: str, value: str) -> Path:
         return Path(value).expanduser()
     except RuntimeError as error:
         raise invalid_flag(flag, expected="a folder", received=value, fix=f"write it out ({error})") from error
+
+
+def scratch_root(value: str) -> Path:
+    """The folder that `--scratch` names; by default `SCRATCH_NAME` in $TMPDIR or /tmp. Raises `RequestError`."""
+    return local_path("scratch", value) if value else Path(tempfile.gettempdir()) / SCRATCH_NAME
 
 
 @contextmanager

@@ -87,7 +87,7 @@ class TrainConfig(AugmentFlags):
     worker_port: int = 2222
     start_timeout: str = "10m"
     stop_timeout: str = "25s"
-    cache: str = "auto"
+    cache: str = "none"
     cache_budget: str = "4GB"
     scratch: str = ""
     scratch_budget: str = DEFAULT_BUDGET

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 # Optical densities of red, green and blue for a unit of each stain, Ruifrok and Johnston's table.
 HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+_TO_STAINS = np.linalg.inv(HED)
 DARKEST = 1.0  # of 255: the logarithm of 0 is not to be had
 GREY = 0.5
 KERNEL_SIGMAS = 3.0
@@ -32,7 +33,7 @@ def stain_maps(factor: NDArray[np.float64], offset: NDArray[np.float64]) -> tupl
 
     Each stain's strength is multiplied by its `factor` and moved by its `offset`, both `[batch, 3]`.
     """
-    return (np.linalg.inv(HED) * factor[:, None, :]) @ HED, offset @ HED
+    return (_TO_STAINS * factor[:, None, :]) @ HED, offset @ HED
 
 
 @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]

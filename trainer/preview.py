@@ -41,6 +41,7 @@ CELL_INCHES, LABEL_INCHES = 1.5, 1.3
 DPI = 110
 LABEL_WIDTH = 22
 MAX_ROWS, MAX_EPOCHS = 64, 24
+READ_AT_ONCE = 64
 
 Pixels = NDArray[np.float32]
 
@@ -80,8 +81,8 @@ def choose(reader: RecordReader, count: int, *, seed: int) -> NDArray[np.int64]:
     from trainer.order import epoch_order
 
     by_label: dict[int, list[int]] = {}
-    for start in range(0, len(reader), 4096):  # labels alone are kept, however many records there are
-        numbers = epoch_order(len(reader), seed, 0)[start : start + 4096]
+    for start in range(0, len(reader), READ_AT_ONCE):  # labels alone are kept, however many records there are
+        numbers = epoch_order(len(reader), seed, 0)[start : start + READ_AT_ONCE]
         for number, record in zip(numbers.tolist(), reader.records(numbers), strict=True):
             by_label.setdefault(record.label, []).append(number)
         if len(by_label) > 1 and min(map(len, by_label.values())) * len(by_label) >= count:

@@ -24,10 +24,9 @@ from typing import Any, BinaryIO, Self
 from absl import flags
 
 from data_pipeline.cli import RequestError, invalid_flag, say
-from data_pipeline.storage import BUCKET_SCHEME, local_path, write_atomic
+from data_pipeline.storage import BUCKET_SCHEME, SCRATCH_NAME, scratch_root, write_atomic
 from trainer.sizes import as_text, parse_bytes
 
-DEFAULT_NAME = "cytotrain"
 DEFAULT_BUDGET = "100GB"
 LOCK, IN_USE, RESERVED = ".lock", ".in_use", ".reserved"
 PROBE_BYTES = 1 << 20  # what the disk must take at the least
@@ -40,7 +39,7 @@ def define_scratch_flags() -> None:
     flags.DEFINE_string(
         "scratch",
         "",
-        f"Folder of this machine for what is fetched from buckets; by default {DEFAULT_NAME} in $TMPDIR or /tmp.",
+        f"Folder of this machine for what is fetched from buckets; by default {SCRATCH_NAME} in $TMPDIR or /tmp.",
     )
     flags.DEFINE_string(
         "scratch_budget", DEFAULT_BUDGET, "How much of it datasets may take, such as 500MB, 100GB or 2TB."
@@ -65,8 +64,7 @@ class Scratch:
     @classmethod
     def of(cls, folder: str, budget: str) -> Self:
         """From the flags. Raises `RequestError`."""
-        root = local_path("scratch", folder) if folder else Path(tempfile.gettempdir()) / DEFAULT_NAME
-        return cls(root, parse_bytes("scratch_budget", budget))
+        return cls(scratch_root(folder), parse_bytes("scratch_budget", budget))
 
     def dataset(self, fingerprint: str) -> Path:
         """The folder for the dataset of this fingerprint; its organ is a folder in it, as it is in the bucket."""
