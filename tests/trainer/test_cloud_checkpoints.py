@@ -231,6 +231,7 @@ def test_what_a_machine_has_kept_counts_no_more_once_another_has_published(
     faulty_bucket.front.rule = lambda seen: "503"
     machine.save(3)
     machine.uploader.leave(0.0)
+    machine.uploader.close(10)  # as its process: nothing may be uploaded any more
     faulty_bucket.front.rule = lambda seen: ""
     machine.run.fetch(lambda progress: (), alone=False)  # several workers all go on from what the bucket has
     assert [name.step for name in names_in(machine.run.local / "checkpoints")] == [2]
