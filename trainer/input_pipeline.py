@@ -11,6 +11,12 @@ Elements are dicts of `image [n, size, size, 3] float32` in [0, 1], `label [n] i
 number in its split) and `weight [n] float32`: a record's share of the step's mean, so that summing weighted losses over
 all replicas gives the mean over the global batch. Where images are mixed, `partner_label [n] int64` is that of the
 other image and `share [n] float32` the weight of `label` against it.
+
+    finish = finish_on_device(how)      # in the training step: batch = finish(batch)
+
+With `TrainInput.on_device`, elements are what comes before augmentation, to be finished in the training step: `image`
+as `decode_stored` gives it, and `parameters [n, columns] float32`. Where images are mixed, `n` is twice as many there:
+the partners follow.
 """
 
 from collections.abc import Callable
@@ -65,12 +71,13 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class TrainInput:
-    """How training images are made."""
+    """How training images are made. `on_device` leaves all but reading and decoding to `finish_on_device`."""
 
     image_size: int
     augmentation: Augmentation
     seed: int
     mixing: Mixing = field(default_factory=Mixing)
+    on_device: bool = False
 
 
 def train_batches(
@@ -84,7 +91,7 @@ def train_batches(
 ) -> tf.data.Dataset:
     """The batches of global steps `start_step` to `stop_step - 1`."""
     per_replica = layout.per_replica(min(order.batch_size, order.records))
-    mixing, augment = how.mixing, make_augment(how.augmentation)
+    mixing = how.mixing
 
     def load(step: int, replica: int) -> tuple[Any, ...]:
         epoch, batch = order.batch(start_step + step)
@@ -100,15 +107,6 @@ def train_batches(
         draws = draw(how.augmentation, seed=how.seed, epoch=epoch, indices=indices)
         return indices, weight, np.concatenate([draws.packed(how.image_size), *extra], axis=1)
 
-    def finish(examples: dict[str, Any], parameters: Any) -> dict[str, Any]:
-        examples = examples | {"image": augment(examples["image"], parameters[:, :PACKED])}
-        if not mixing.on:
-            return examples
-        own = {name: values[:per_replica] for name, values in examples.items()}
-        mix = parameters[:per_replica, PACKED:]
-        image = mixed(own["image"], examples["image"][per_replica:], mix)
-        return own | {"image": image, "partner_label": examples["label"][per_replica:], "share": mix[:, -1]}
-
     dataset = _decoded(
         reader,
         load,
@@ -118,7 +116,30 @@ def train_batches(
         columns=PACKED + (MIX_PACKED if mixing.on else 0),
         image_size=how.image_size,
     )
-    return _delivered(dataset.map(finish, num_parallel_calls=2))
+    dataset = dataset.map(lambda examples, parameters: examples | {"parameters": parameters})
+    return _delivered(dataset if how.on_device else dataset.map(finish_on_device(how), num_parallel_calls=2))
+
+
+def finish_on_device(how: TrainInput) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A function that augments and mixes: from a batch made with `on_device` to the one that is made without it.
+
+    The same pixels within rounding, wherever it is called: in the training step of each replica, or in tf.data.
+    """
+    augment = make_augment(how.augmentation)
+
+    def finish(batch: dict[str, Any]) -> dict[str, Any]:
+        parameters = batch["parameters"]
+        examples = {name: values for name, values in batch.items() if name != "parameters"}
+        examples |= {"image": augment(batch["image"], parameters[:, :PACKED])}
+        if not how.mixing.on:
+            return examples
+        rows = parameters.shape[0] // 2
+        own = {name: values[:rows] for name, values in examples.items()}
+        mix = parameters[:rows, PACKED:]
+        image = mixed(own["image"], examples["image"][rows:], mix)
+        return own | {"image": image, "partner_label": examples["label"][rows:], "share": mix[:, -1]}
+
+    return finish
 
 
 def evaluation_batches(reader: RecordReader, *, batch_size: int, image_size: int, layout: Layout) -> tf.data.Dataset:
