@@ -22,6 +22,7 @@ PROGRAMS = {
     "data_pipeline.verify": ("data_pipeline.verify", "check a dataset against its seal, and for leaks"),
     "data_pipeline.synthesize": ("data_pipeline.synthesize", "draw images to try it all with"),
     "trainer.preview": ("trainer.preview", "see what training will see"),
+    "trainer.bench_input": ("trainer.bench_input", "see whether input or step holds training up, and what helps"),
     "trainer": ("trainer", "train on a dataset, test, and write report and model"),
     "trainer.evaluate": ("trainer.evaluate", "test a model on another dataset"),
     "trainer.predict": ("trainer.predict", "predict the diagnosis of images"),
