@@ -211,10 +211,10 @@ class Uploader:
     def _succeeded(self, job: Job) -> None:
         if self._failure and self._over is None:
             say(f"{_capitalized(job)} is uploaded: {self._run} takes them again.")
+        job.drop()  # first: whoever waits for this thread to be idle may copy or remove the folder
         with self._changed:
             self._current, self._failure = None, None
             self._changed.notify_all()
-        job.drop()
 
     def _put_back(self, job: Job) -> None:
         """Wait a while, then try again: what has been saved since, or else the same."""
