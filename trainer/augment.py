@@ -26,6 +26,7 @@ from trainer.randomness import uniform
 # Numbers drawn for an image. New ones go to the end: those before stay what they were.
 _DRAWN = 18
 PACKED = 24  # columns of `Draws.packed`
+_WHOLE, _WHOLE_BITS = 2.0**23, 0x4B000000  # the float32 whose bits are a whole number's, and its own bits
 _QUARTER_COS, _QUARTER_SIN = np.array([1.0, 0.0, -1.0, 0.0]), np.array([0.0, 1.0, 0.0, -1.0])
 
 
@@ -115,7 +116,7 @@ def make_augment(how: Augmentation) -> Callable[[Any, Any], Any]:
         if not (how.blur_px or how.stain):
             pixels = warp(images, matrices, brightness)
         else:
-            pixels = _sampled_alone(images, matrices)
+            pixels = _sampled_alone(_packed(images), matrices)
             if how.blur_px:
                 pixels = blurred(pixels, parameters[:, 19], largest_px=how.blur_px)
             if how.stain:
@@ -126,7 +127,6 @@ def make_augment(how: Augmentation) -> Callable[[Any, Any], Any]:
     return augment
 
 
-@tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
 def warp(images: Any, matrices: Any, brightness: Any) -> Any:
     """Warp each image by its matrix, bilinearly with nearest fill, and scale its brightness.
 
@@ -138,12 +138,33 @@ def warp(images: Any, matrices: Any, brightness: Any) -> Any:
     Returns:
         `[batch, size, size, 3] float32` in [0, 1].
     """
-    return _lit(_sampled(images, matrices), brightness)
+    return _warped(_packed(images), matrices, brightness)
+
+
+def _packed(images: Any) -> Any:
+    """uint8 images with a pixel's channels in one number, `[batch, size, size] int32`; others as they are.
+
+    To read a pixel is then one load instead of three. Compiled by itself: together with what reads it, XLA would pack
+    each pixel anew for every value that needs it.
+    """
+    images = tf.convert_to_tensor(images)
+    return _pack(images) if images.dtype == tf.uint8 else images
 
 
 @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
-def _sampled_alone(images: Any, matrices: Any) -> Any:
-    return _sampled(images, matrices)
+def _pack(images: Any) -> Any:
+    red, green, blue = tf.unstack(tf.cast(images, tf.int32), axis=-1)
+    return red + green * 256 + blue * 65536
+
+
+@tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
+def _warped(packed: Any, matrices: Any, brightness: Any) -> Any:
+    return _lit(_sampled(packed, matrices), brightness)
+
+
+@tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
+def _sampled_alone(packed: Any, matrices: Any) -> Any:
+    return _sampled(packed, matrices)
 
 
 def _lit(pixels: Any, brightness: Any) -> Any:
@@ -151,25 +172,44 @@ def _lit(pixels: Any, brightness: Any) -> Any:
     return tf.minimum(pixels * (brightness / 255.0)[:, None, None, None], 1.0)
 
 
-def _sampled(images: Any, matrices: Any) -> Any:
-    """The images at the source points of their matrices, in [0, 255]."""
-    batch, size = images.shape[0], images.shape[1]
+def _sampled(packed: Any, matrices: Any) -> Any:
+    """Images as `_packed` gives them at the source points of their matrices: `[batch, size, size, 3]` in [0, 255]."""
+    batch, size = packed.shape[:2]
     a, b, c, d, e, f = (matrices[:, i, None, None] for i in range(6))
-    y, x = tf.meshgrid(tf.range(size, dtype=tf.float32), tf.range(size, dtype=tf.float32), indexing="ij")
-    last = tf.cast(size - 1, tf.float32)
+    places = tf.range(size, dtype=tf.float32)
+    x, y = places[None, None, :], places[None, :, None]
     # Clamping the source point is nearest fill: outside the image the border pixel goes on.
-    source_x = tf.clip_by_value(a * x + b * y + c, 0.0, last)
-    source_y = tf.clip_by_value(d * x + e * y + f, 0.0, last)
+    source_x = tf.clip_by_value(a * x + b * y + c, 0.0, size - 1.0)
+    source_y = tf.clip_by_value(d * x + e * y + f, 0.0, size - 1.0)
     left, top = tf.floor(source_x), tf.floor(source_y)
     to_right, to_bottom = (source_x - left)[..., None], (source_y - top)[..., None]
-    column, row = tf.cast(left, tf.int32), tf.cast(top, tf.int32)
-    next_column, next_row = tf.minimum(column + 1, size - 1), tf.minimum(row + 1, size - 1)
-    flat = tf.reshape(images, [batch * size * size, 3])
-    start = tf.reshape(tf.range(batch) * (size * size), [batch, 1, 1])
-
-    def pixel(row: Any, column: Any) -> Any:
-        return tf.cast(tf.gather(flat, start + row * size + column), tf.float32)
-
-    above = pixel(row, column) * (1 - to_right) + pixel(row, next_column) * to_right
-    below = pixel(next_row, column) * (1 - to_right) + pixel(next_row, next_column) * to_right
+    first = tf.range(batch)[:, None, None] * (size * size) + _whole(top * size + left)
+    # Right of the last column and below the last row is another pixel, or none: there its weight is 0.
+    pixel = _reader(packed, first)
+    above = pixel(0) * (1 - to_right) + pixel(1) * to_right
+    below = pixel(size) * (1 - to_right) + pixel(size + 1) * to_right
     return above * (1 - to_bottom) + below * to_bottom
+
+
+def _whole(numbers: Any) -> Any:
+    """int32 of float32 that are whole and in [0, 2²³): XLA's own cast looks for NaN and infinity, one at a time."""
+    return tf.bitcast(numbers + _WHOLE, tf.int32) - _WHOLE_BITS
+
+
+def _reader(packed: Any, first: Any) -> Callable[[int], Any]:
+    """A function that gives the pixel that lies so many after the `first`, `[batch, size, size] int32`, of each."""
+    if packed.dtype != tf.int32:
+        flat = tf.reshape(packed, [-1, 3])
+        return lambda later: tf.gather(flat, first + later)
+    flat = tf.reshape(packed, [-1])
+    # Three times the same index, and not thrice what is found there: XLA would read first and compute in another pass.
+    index = tf.broadcast_to(first[..., None], [*first.shape, 3])
+    last = flat.shape[0] - 1
+    fits = flat.shape[0] & last == 0  # a power of two: then the mask saves XLA's check of each index
+
+    def pixel(later: int) -> Any:
+        place = tf.bitwise.bitwise_and(index + later, last) if fits else index + later
+        bits = tf.bitwise.right_shift(tf.gather(flat, place), tf.constant([0, 8, 16]))
+        return tf.cast(tf.bitwise.bitwise_and(bits, 255), tf.float32)
+
+    return pixel
