@@ -1,6 +1,7 @@
 """Images kept decoded: the same pixels, within a budget."""
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from tests.conftest import run_module
 from tests.trainer.conftest import SIZE, train_command
 from trainer.augment_config import Augmentation, Mixing
 from trainer.decoded_cache import available_bytes, choose_cache
-from trainer.input_pipeline import Layout, TrainInput, train_batches
+from trainer.input_pipeline import Layout, TrainInput, decode_stored, train_batches
 from trainer.order import TrainOrder
 from trainer.records import RecordReader
 from trainer.scratch import Scratch
@@ -45,6 +46,47 @@ def test_batches_are_bit_by_bit_those_without_it(
     for our, their in zip(ours, theirs, strict=True):
         assert our.keys() == their.keys()
         assert all((our[key] == their[key]).all() for key in our)
+
+
+def test_an_image_is_decoded_when_it_is_first_needed_and_never_again(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = RecordReader(*dataset, "train")
+    cache = choose_cache(reader, mode="decoded", budget_bytes=BUDGET, scratch=Scratch(tmp_path, BUDGET), name="gland")
+    assert cache is not None
+    assert cache.kept_bytes == 0  # nothing before the first step
+    first, labels = cache.take(np.array([5, 2, 5]))
+    assert np.flatnonzero(cache.there).tolist() == [2, 5]
+    assert cache.kept_bytes == 2 * SIZE * SIZE * 3
+    truth = reader.records(np.array([5, 2]))
+    for pixels, label, record in zip(first, labels, truth, strict=False):
+        assert (pixels == decode_stored(record.image, stored_size=SIZE, image_size=SIZE).numpy()).all()
+        assert label == record.label
+    asked: list[int] = []
+    records = reader.records
+    monkeypatch.setattr(reader, "records", lambda numbers: [asked.extend(numbers), *records(numbers)][1:])
+    again, _ = cache.take(np.array([2, 3, 5]))
+    assert asked == [3]
+    assert (again[[2, 0]] == first[:2]).all()
+
+
+def test_threads_that_fill_it_at_once_see_no_image_before_it_is_there(dataset: Dataset, tmp_path: Path) -> None:
+    reader = RecordReader(*dataset, "train")
+    scratch, count = Scratch(tmp_path, BUDGET), len(reader)
+    whole = choose_cache(reader, mode="decoded", budget_bytes=BUDGET, scratch=scratch, name="gland")
+    shared = choose_cache(reader, mode="decoded", budget_bytes=BUDGET, scratch=scratch, name="gland")
+    assert whole is not None
+    assert shared is not None
+    pixels, labels = whole.take(np.arange(count))
+
+    def takes(seed: int) -> bool:
+        order = np.random.default_rng(seed).permutation(count)
+        parts = [(part, shared.take(part)) for part in np.array_split(order, 20)]
+        return all((p == pixels[part]).all() and (n == labels[part]).all() for part, (p, n) in parts)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(takes, range(8)))
+    assert shared.there.all()
 
 
 def test_auto_keeps_them_only_if_they_fit(dataset: Dataset, tmp_path: Path) -> None:
