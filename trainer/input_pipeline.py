@@ -27,6 +27,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from trainer.allocation import keep_freed_memory
 from trainer.augment import PACKED, draw, make_augment
 from trainer.augment_config import Augmentation, Mixing
 from trainer.mixing import MIX_PACKED, draw_mix, mixed
@@ -90,6 +91,7 @@ def train_batches(
     stop_step: int,
 ) -> tf.data.Dataset:
     """The batches of global steps `start_step` to `stop_step - 1`."""
+    keep_freed_memory()
     per_replica = layout.per_replica(min(order.batch_size, order.records))
     mixing = how.mixing
 
