@@ -270,6 +270,7 @@ def _decoded(
 
 
 def _delivered(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The dataset as `tf.distribute` takes it, which by itself copies a replica's next batch to its device ahead."""
     options = tf.data.Options()
     options.deterministic = True
     # The sequence is laid out for the replicas already; tf.distribute must not shard it again.

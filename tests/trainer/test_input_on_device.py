@@ -47,7 +47,9 @@ def test_a_step_finishes_what_the_host_would_have(
 
     parts = []
     for batch in strategy.distribute_datasets_from_function(lambda context: batches(later)):
-        (unfinished,) = strategy.experimental_local_results(batch["image"])[:1]
+        images = strategy.experimental_local_results(batch["image"])
+        assert tuple(image.device for image in images) == strategy.extended.worker_devices  # copied there already
+        unfinished = images[0]
         assert unfinished.dtype == (tf.uint8 if size == SIZE else tf.float32)
         assert unfinished.shape[0] == layout.per_replica(9) * (2 if mixing.on else 1)
         done = step(batch)
