@@ -15,7 +15,7 @@ $(error Invalid value for VARIANT. Expected cpu or gpu. Received: $(VARIANT))
 endif
 LOCK = $(if $(filter gpu,$(VARIANT)),gpu,runtime)
 
-.PHONY: demo test test-faults test-container lint bench image sbom lock clean
+.PHONY: demo test test-faults test-container lint bench peers image sbom lock clean
 
 demo: $(VENV)/.runtime
 	$(PY) -m data_pipeline.synthesize --output=demo/images
@@ -42,8 +42,16 @@ lint: $(VENV)/.test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+# Without the peers, say where 7 GB are too many, their rows are left out.
 bench: $(VENV)/.bench
+	@$(MAKE) peers || echo "Without peers: their rows will be missing. To fix it: make peers"
 	$(PY) -m tests.benchmarks
+
+# What benchmarks compare with (PyTorch, albumentations, DALI), in an environment that nothing else uses. Some 7 GB.
+peers: $(VENV)-peers/.peers
+
+$(VENV)-peers/.peers: requirements/peers.txt
+	$(MAKE) VENV=$(VENV)-peers VARIANT=cpu $@
 
 # make image VARIANT=gpu IMAGE=registry.example/cytotrain DOCKER_ARGS=--pull
 # Labels say what it was made of; `-dirty` means files that are in no commit. Ends with the size of each layer.
@@ -78,6 +86,8 @@ lock:
 		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \
 			setup.py $$extras --output-file requirements/$$lock.txt || exit 1; \
 	done
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade \
+		requirements/peers.in --output-file requirements/peers.txt
 
 clean:
 	rm -rf demo build dist *.egg-info sbom-*.cdx.json .pytest_cache .mypy_cache .ruff_cache .hypothesis
