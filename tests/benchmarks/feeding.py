@@ -6,7 +6,6 @@ python -m tests.benchmarks.feeding WAY DATASET FILES SIZE BATCH  # prints a line
 import contextlib
 import io
 import json
-import os
 import sys
 import tempfile
 import time
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import trainer  # noqa: F401  # isort: skip  # tells TensorFlow what to use, before it is imported
 
 import keras
 import numpy as np

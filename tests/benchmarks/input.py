@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.benchmarks.comparison import TURNS, AtLeast, Row, markdown, spread, table
-from tests.benchmarks.peers import Figure, Way, peer, round_robin, told
+from tests.benchmarks.peers import KEEPS_MEMORY, Figure, Way, peer, round_robin, told
 from tests.benchmarks.sample import Sample, make_sample
 
 SIZE_PX, BATCH, WORKERS = 256, 64, 2
@@ -36,8 +36,8 @@ def ways(sample: Sample) -> dict[str, Way]:
         OURS: here("files"),
         DECODING: here("decoding"),
         KEPT: here("kept"),
-        DATALOADER: peer("peer_dataloader.py", *files),
-        DALI: peer("peer_dali.py", *files),
+        DATALOADER: peer("peer_dataloader.py", *files, environment=KEEPS_MEMORY),
+        DALI: peer("peer_dali.py", *files, environment=KEEPS_MEMORY),
         LAYERS: here("layers"),
         GENERATOR: here("generator"),
     }
@@ -73,7 +73,7 @@ def run() -> str:
         f"JPEG as conversion stores them: ours from TFRecords, the same bytes as files or from memory for others. All "
         f"take turns, each time in a new process, after some batches that aren't counted: medians (lowest – highest) "
         f"of {TURNS} turns. DataLoader decodes with simplejpeg and augments with albumentations and OpenCV; DALI runs "
-        f"on the CPU.\n\n{table(rows(figures))}\n\n{costs(figures)}{told(missing)}"
+        f"on the CPU. Both keep memory that is freed, in huge pages, by `GLIBC_TUNABLES`.\n\n{table(rows(figures))}\n\n{costs(figures)}{told(missing)}"
     )
 
 
