@@ -73,7 +73,8 @@ def run() -> str:
         f"JPEG as conversion stores them: ours from TFRecords, the same bytes as files or from memory for others. All "
         f"take turns, each time in a new process, after some batches that aren't counted: medians (lowest – highest) "
         f"of {TURNS} turns. DataLoader decodes with simplejpeg and augments with albumentations and OpenCV; DALI runs "
-        f"on the CPU. Both keep memory that is freed, in huge pages, by `GLIBC_TUNABLES`.\n\n{table(rows(figures))}\n\n{costs(figures)}{told(missing)}"
+        f"on the CPU. Both keep memory that is freed, in huge pages, by `GLIBC_TUNABLES`.\n\n"
+        f"{table(rows(figures))}\n\n{costs(figures)}{told(missing)}"
     )
 
 
