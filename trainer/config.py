@@ -14,7 +14,7 @@ from data_pipeline.cli import RequestError, invalid_flag
 from trainer.augment_config import AugmentFlags
 from trainer.scratch import DEFAULT_BUDGET
 
-# What may differ between the start of a run and its resumption, without changing what is learnt.
+# What may differ between the start of a run and its resumption, without changing what is learnt by more than rounding.
 ENVIRONMENT = frozenset(
     {
         "tfrecords",
@@ -22,6 +22,9 @@ ENVIRONMENT = frozenset(
         "run",
         "distribution",
         "logical_cpus",
+        "augment_on",
+        "xla",
+        "profile_steps",
         "checkpoint_every",
         "checkpoint_deadline",
         "on_nan",
@@ -46,7 +49,9 @@ MIN_IMAGE_SIZE = 32  # what the networks can take
 MAX_SEED = 2**32 - 1  # NumPy's and Keras's limit
 AUTO, SINGLE, MIRRORED, MULTIWORKER = DISTRIBUTIONS = ("auto", "single", "mirrored", "multiworker")
 MONITORS = ("balanced_accuracy", "accuracy", "macro_f1", "loss")
-PRECISIONS = ("float32", "bfloat16", "auto")
+FLOAT32, BFLOAT16, FLOAT16, _ = PRECISIONS = ("float32", "bfloat16", "float16", AUTO)
+_, ON, OFF = XLA = (AUTO, "on", "off")
+_, HOST, DEVICE = AUGMENT_ON = (AUTO, "host", "device")
 CACHES = ("auto", "none", "decoded")
 ON_NAN = ("fail", "rollback")
 
@@ -75,6 +80,9 @@ class TrainConfig(AugmentFlags):
     monitor: str = "balanced_accuracy"
     seed: int = 0
     precision: str = "float32"
+    xla: str = "auto"
+    augment_on: str = "auto"
+    profile_steps: str = ""
     distribution: str = "auto"
     logical_cpus: int = 0
     checkpoint_every: str = "10m"
@@ -87,7 +95,7 @@ class TrainConfig(AugmentFlags):
     worker_port: int = 2222
     start_timeout: str = "10m"
     stop_timeout: str = "25s"
-    cache: str = "none"
+    cache: str = "auto"
     cache_budget: str = "4GB"
     scratch: str = ""
     scratch_budget: str = DEFAULT_BUDGET

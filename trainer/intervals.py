@@ -14,6 +14,7 @@ MAX_S = 366 * 24 * 3600.0  # a year; more than some three hundred overflow what 
 MAX_STEPS = 10**9
 _TIME = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smh])", re.ASCII)
 _STEPS = re.compile(r"\d{1,10}", re.ASCII)
+_TWO_STEPS = re.compile(r"(\d{1,10}),(\d{1,10})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +43,13 @@ def parse_interval(flag: str, text: str) -> Interval:
         return Interval(seconds=parse_seconds(flag, text))
     expected = "a number of steps, or a time such as 90s, 10m or 2h"
     raise invalid_flag(flag, expected=expected, received=text, fix=f"for example --{flag}=200 or --{flag}=10m")
+
+
+def parse_steps(flag: str, text: str) -> tuple[int, int]:
+    """The first and the last step, counted from 1; (0, 0) if `text` is empty. Raises `RequestError`."""
+    match = _TWO_STEPS.fullmatch(text)
+    first, last = (int(match[1]), int(match[2])) if match else (0, 0)
+    if text == "" or 1 <= first <= last <= MAX_STEPS:
+        return first, last
+    expected = "the first and the last step, counted from 1"
+    raise invalid_flag(flag, expected=expected, received=text, fix=f"for example --{flag}=100,110")

@@ -23,14 +23,16 @@ from tqdm import tqdm
 from data_pipeline.cli import Preempted, say
 from trainer.checkpoints import Checkpoints, Progress
 from trainer.divergence import FAIL, Diverged, WayBack, diverged
-from trainer.input_pipeline import Decoded, Layout, TrainInput, train_batches
+from trainer.input_pipeline import Decoded, Layout, TrainInput, finish_on_device, train_batches
 from trainer.intervals import Interval
+from trainer.loss_scale import LossScale
 from trainer.order import TrainOrder
 from trainer.pace import Pace
 from trainer.preemption import StopSignal
 from trainer.records import RecordReader
 from trainer.saving import REFUSED, Saver
 from trainer.step import Update, make_train_step
+from trainer.step_profile import StepProfile
 from trainer.watchdog import Watchdog
 
 Metrics = dict[str, Any]
@@ -60,6 +62,8 @@ class TrainJob:
     checkpoint_deadline_s: float = 1800.0
     on_nan: str = FAIL
     update: Update = field(default_factory=Update)
+    scale: LossScale | None = None
+    profile: StepProfile = field(default_factory=StepProfile)
     decoded: Decoded | None = None
     watchdog: Watchdog = field(default_factory=lambda: Watchdog(0.0))
 
@@ -81,8 +85,9 @@ def train(job: TrainJob, progress: Progress) -> Progress:
 
 
 def _train(job: TrainJob, progress: Progress) -> Progress:
-    step = make_train_step(job.strategy, job.model, job.optimizer, job.update)
-    with job.watchdog:
+    finish = finish_on_device(job.how) if job.how.on_device else None
+    step = make_train_step(job.strategy, job.model, job.optimizer, job.update, scale=job.scale, finish=finish)
+    with job.watchdog, job.profile:
         job.watchdog.beat("the way back", "as it is prepared")
         way_back = WayBack(job.checkpoints, job.optimizer, steps_per_epoch=job.order.steps_per_epoch, on_nan=job.on_nan)
         way_back.begin(progress)
@@ -117,7 +122,8 @@ def _train_epoch(
     with _progress_bar(job, epoch, done) as bar:
         for _ in range(done, steps):
             job.watchdog.beat("step", f"{progress.step + 1} of epoch {epoch + 1}", compiles=True)
-            (loss, hits, records, stops, broken), waited = _one_step(job, batches, step, saver, progress)
+            with job.profile.step(progress.step + 1):
+                (loss, hits, records, stops, broken), waited = _one_step(job, batches, step, saver, progress)
             if not math.isfinite(loss) or broken:
                 what = "weights that aren't finite" if math.isfinite(loss) else f"a loss of {loss}"
                 raise diverged(job.order, job.reader, progress.step + 1, what)

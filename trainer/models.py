@@ -6,7 +6,9 @@ A model takes `[batch, image_size, image_size, 3] float32` in [0, 1] and gives `
 Its last but one layer, `logits`, is what the loss is computed from: the logarithm of a rounded softmax loses digits.
 """
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -29,6 +31,33 @@ def build_model(name: str, *, image_size: int, classes: int, precision: str = "f
 def logits_of(model: keras.Model) -> keras.Model:
     """The same network with the same weights, up to its logits."""
     return keras.Model(model.inputs[0], model.get_layer(LOGITS).output)
+
+
+def for_xla(network: keras.Model) -> keras.Model:
+    """The same network with the same layers, but for max pooling, of which XLA has no deterministic gradient."""
+
+    def kept_or_replaced(layer: keras.Layer) -> keras.Layer:
+        return _SlicedMaxPooling2D.of(layer) if isinstance(layer, keras.layers.MaxPooling2D) else layer
+
+    return keras.models.clone_model(network, clone_function=kept_or_replaced)
+
+
+class _SlicedMaxPooling2D(keras.layers.MaxPooling2D):  # type: ignore[misc]
+    """The larger of the pixels of each window, by comparing slices: the same values, and ties go to the first too."""
+
+    @classmethod
+    def of(cls, layer: keras.layers.MaxPooling2D) -> keras.Layer:
+        """Raises `ValueError` if windows overlap or stick out."""
+        if layer.pool_size != layer.strides or layer.padding != "valid":
+            raise ValueError(f"{layer.name} has windows that overlap or stick out.")
+        return cls.from_config(layer.get_config())
+
+    def call(self, inputs: Any) -> Any:
+        """`[batch, height, width, channels]`, with `channels_last`."""
+        down, across = self.pool_size
+        height, width = (size // step * step for size, step in zip(inputs.shape[1:3], self.pool_size, strict=True))
+        slices = [inputs[:, i:height:down, j:width:across] for i in range(down) for j in range(across)]
+        return functools.reduce(keras.ops.maximum, slices)
 
 
 def _seed(image_size: int, classes: int) -> keras.Model:

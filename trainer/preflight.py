@@ -21,7 +21,7 @@ from data_pipeline.manifest import FILE_NAME, SPLITS, Manifest
 from data_pipeline.storage import in_bucket, local_path
 from trainer import run_folder, scratch, seal_check
 from trainer.addresses import find_workers
-from trainer.config import MIN_IMAGE_SIZE, TrainConfig, image_too_small
+from trainer.config import AUTO, MIN_IMAGE_SIZE, TrainConfig, image_too_small
 from trainer.order import TrainOrder
 from trainer.train_flags import config_from_flags
 
@@ -175,8 +175,8 @@ def _resolved(config: TrainConfig, manifest: Manifest, where: scratch.Scratch, *
     if size < MIN_IMAGE_SIZE:
         raise image_too_small(size)
     precision = config.precision
-    if precision == "auto":
-        from trainer.precision import resolve_precision  # only now: it asks TensorFlow which devices there are
+    if precision == AUTO:
+        from trainer.devices import resolve_precision  # only now: it asks TensorFlow which there are
 
         precision = resolve_precision(precision)
     config = replace(config, image_size=size, precision=precision)

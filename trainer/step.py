@@ -11,7 +11,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer.models import logits_of
+from trainer.loss_scale import LossScale
+from trainer.models import for_xla, logits_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +21,13 @@ class Update:
 
     `clip_norm`, if it isn't 0, is the longest that the gradient of the global batch, all weights together, may be.
     `accumulate` is the number of parts in which a replica takes its share of a batch, one after another: less memory
-    for the same step within rounding, but for layers that look at the batch, such as batch normalisation.
+    for the same step within rounding, but for layers that look at the batch, such as batch normalisation. `xla`
+    compiles forward and backward pass as a whole.
     """
 
     clip_norm: float = 0.0
     accumulate: int = 1
+    xla: bool = False
 
 
 def make_train_step(
@@ -32,13 +35,18 @@ def make_train_step(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     update: Update = Update(),
+    *,
+    scale: LossScale | None = None,
+    finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> Callable[[Any, Any], Any]:
     """A compiled step: (batch, stop) → `[5]`, sums over the global batch, the same on every worker.
 
     They are loss, hits, records, stops, and how many replicas hold weights or optimizer slots that aren't finite.
-    `stop` is 1.0 on a worker that was told to stop: its sum lets all workers stop after the same step.
+    `stop` is 1.0 on a worker that was told to stop: its sum lets all workers stop after the same step. `scale` is
+    what float16 needs, `finish` what is to be done with a batch on its device, see `finish_on_device`.
     """
-    network = logits_of(model)
+    network, variables = logits_of(model), model.trainable_variables
+    network = for_xla(network) if update.xla else network
 
     def gradients_and_sums(batch: dict[str, Any]) -> tuple[list[Any], Any]:
         with tf.GradientTape() as tape:
@@ -46,27 +54,59 @@ def make_train_step(
             losses = losses_of(batch, logits)
             # Weights sum to one over all replicas, so the summed gradients are those of the global batch's mean.
             loss = tf.reduce_sum(losses * batch["weight"])
+            scaled = scale.up(loss) if scale else loss
         present = tf.cast(batch["weight"] > 0, tf.float32)
         hits = tf.cast(tf.argmax(logits, axis=1) == batch["label"], tf.float32)
         sums = tf.stack([tf.reduce_sum(values * present) for values in (losses, hits, present)])
-        return tape.gradient(loss, model.trainable_variables), sums
+        gradients = tape.gradient(scaled, variables)
+        return scale.down(gradients) if scale else gradients, sums
+
+    compiled = tf.function(gradients_and_sums, jit_compile=True) if update.xla else gradients_and_sums
+
+    def forward_and_back(batch: dict[str, Any]) -> tuple[list[Any], Any]:
+        batch = finish(batch) if finish else batch
+        if update.accumulate == 1:
+            gradients, sums = compiled(batch)
+        else:
+            gradients, sums = _in_parts(compiled, batch, update.accumulate, variables)
+        return _clipped(gradients, update.clip_norm) if update.clip_norm else gradients, sums
+
+    def change(gradients: list[Any]) -> None:
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+    def told(sums: Any, stop: Any, broken: Any) -> Any:
+        broken = tf.maximum(broken, 1.0 - _all_finite([*model.variables, *optimizer.variables]))
+        return tf.concat([sums, tf.stack([stop, broken])], axis=0)
 
     def on_replica(batch: dict[str, Any], stop: Any) -> Any:
-        if update.accumulate == 1:
-            gradients, sums = gradients_and_sums(batch)
-        else:
-            gradients, sums = _in_parts(gradients_and_sums, batch, update.accumulate, model.trainable_variables)
-        if update.clip_norm:
-            gradients = _clipped(gradients, update.clip_norm)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        broken = 1.0 - _all_finite([*model.variables, *optimizer.variables])
-        return tf.concat([sums, tf.stack([stop, broken])], axis=0)
+        gradients, sums = forward_and_back(batch)
+        change(gradients)
+        return told(sums, stop, 0.0)
+
+    def total(values: Any) -> Any:
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
+
+    def scaled_step(batch: Any, stop: Any, scale: LossScale) -> Any:
+        gradients, sums = strategy.run(forward_and_back, args=(batch,))
+        finite = total(strategy.run(lambda found: 1.0 - _all_finite(found), args=(gradients,))) == 0.0
+        broken = tf.cast(~finite & scale.exhausted, tf.float32)
+        # All replicas change their weights or none does: here, where the finding is one, and not within a replica.
+        tf.cond(finite, lambda: _nothing(strategy.run(change, args=(gradients,))), lambda: _nothing(None))
+        strategy.run(scale.update, args=(finite,))
+        return total(strategy.run(told, args=(sums, stop, broken)))
 
     @tf.function  # type: ignore[untyped-decorator]
     def step(batch: Any, stop: Any) -> Any:
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(on_replica, args=(batch, stop)), axis=None)
+        if scale:
+            return scaled_step(batch, stop, scale)
+        return total(strategy.run(on_replica, args=(batch, stop)))
 
     return step  # type: ignore[no-any-return]
+
+
+def _nothing(done: Any) -> Any:
+    """What a branch of `tf.cond` gives that is there for what it does."""
+    return tf.zeros([])
 
 
 def _in_parts(

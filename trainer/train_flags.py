@@ -18,6 +18,7 @@ from data_pipeline.storage import in_bucket, local_path
 from trainer.augment_config import check_augment_flags, define_augment_flags
 from trainer.config import (
     ADDRESSES,
+    AUGMENT_ON,
     AUTO,
     CACHES,
     DISTRIBUTIONS,
@@ -28,10 +29,11 @@ from trainer.config import (
     MONITORS,
     ON_NAN,
     PRECISIONS,
+    XLA,
     TrainConfig,
     image_too_small,
 )
-from trainer.intervals import parse_interval, parse_seconds
+from trainer.intervals import parse_interval, parse_seconds, parse_steps
 from trainer.scratch import define_scratch_flags, of_flags
 from trainer.sizes import parse_bytes
 
@@ -84,7 +86,22 @@ def define_flags() -> None:
     choice("monitor", default["monitor"], list(MONITORS), "Validation metric that says which epoch is best.")
     integer("seed", default["seed"], "Of weights, order and augmentation.", lower_bound=0, upper_bound=MAX_SEED)
     choice(
-        "precision", default["precision"], list(PRECISIONS), "Of the layers; auto: bfloat16 where the device has it."
+        "precision",
+        default["precision"],
+        list(PRECISIONS),
+        "Of the layers; auto: bfloat16 where the device has it. With float16 the loss is scaled, as far as it goes.",
+    )
+    choice("xla", default["xla"], list(XLA), "Compile the passes of a step as a whole; auto: no, as CPUs gain little.")
+    choice(
+        "augment_on",
+        default["augment_on"],
+        list(AUGMENT_ON),
+        "Where training images are augmented: by the CPU, ahead, or in the step; auto: in the step on GPUs.",
+    )
+    string(
+        "profile_steps",
+        default["profile_steps"],
+        "First and last step to record for TensorBoard's Profile page, such as 100,110.",
     )
     choice(
         "distribution",
@@ -189,5 +206,6 @@ def _check(values: flags.FlagValues) -> None:
     check_augment_flags(values)
     parse_interval("checkpoint_every", values.checkpoint_every)
     parse_bytes("cache_budget", values.cache_budget)
+    parse_steps("profile_steps", values.profile_steps)
     for name in ("checkpoint_deadline", "step_timeout", "start_timeout", "stop_timeout"):
         parse_seconds(name, values[name].value)

@@ -20,22 +20,25 @@ from trainer import cluster
 from trainer.agreement import make_sum
 from trainer.augment_config import augmentation_of, mixing_of
 from trainer.checkpoints import Checkpoints, Identity, Progress
-from trainer.config import TrainConfig
+from trainer.config import FLOAT16, ON, TrainConfig
 from trainer.decoded_cache import DecodedCache, choose_cache
+from trainer.devices import augments_in_step
 from trainer.evaluate import make_evaluation_step, predict_split
 from trainer.input_pipeline import TrainInput
-from trainer.intervals import parse_interval, parse_seconds
+from trainer.intervals import parse_interval, parse_seconds, parse_steps
 from trainer.loop import TrainJob, train
+from trainer.loss_scale import LossScale
 from trainer.metrics import compute_metrics
 from trainer.models import build_model
 from trainer.order import TrainOrder
 from trainer.outcome import test_and_report
 from trainer.preemption import StopSignal
 from trainer.records import RecordReader
-from trainer.run_folder import CHECKPOINTS, LOCK, REPORT, EpochLog, busy, open_run, say_nothing
+from trainer.run_folder import CHECKPOINTS, LOCK, REPORT, TENSORBOARD, EpochLog, busy, open_run, say_nothing
 from trainer.scratch import Scratch
 from trainer.sizes import parse_bytes
 from trainer.step import Update
+from trainer.step_profile import StepProfile
 from trainer.uploads import NoUploads, Uploads
 from trainer.watchdog import Watchdog
 
@@ -97,6 +100,7 @@ def _train_and_test(
                 config.model, image_size=config.image_size, classes=len(manifest.classes), precision=config.precision
             )
             optimizer = keras.optimizers.Adamax(config.learning_rate)
+            scale = LossScale(optimizer) if config.precision == FLOAT16 else None
             optimizer.build(model.trainable_variables)
         identity = Identity(manifest.fingerprint, config.settings())
         checkpoints = Checkpoints(folder / CHECKPOINTS, model, optimizer, identity, uploads)
@@ -108,7 +112,7 @@ def _train_and_test(
         cli.say(f"{config.organ}: goes on after step {progress.step}")
 
     # ── Train ────────────────────────────────────────────────────────────────────────────────────────────────────
-    job = _job(config, manifest, strategy, model, optimizer, checkpoints, folder, stop)
+    job = _job(config, manifest, strategy, model, optimizer, scale, checkpoints, folder, stop)
     if not progress.finished:
         with stop.at_once() if job.layout.alone else nullcontext(), job.reader.naming_failures():
             job = replace(job, decoded=_cache(config, job.reader))
@@ -128,6 +132,7 @@ def _job(
     strategy: tf.distribute.Strategy,
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
+    scale: LossScale | None,
     checkpoints: Checkpoints,
     folder: Path,
     stop: StopSignal,
@@ -159,6 +164,13 @@ def _job(
         )
         return compute_metrics(predictions, manifest.classes)
 
+    how = TrainInput(
+        config.image_size,
+        augmentation_of(config),
+        config.seed,
+        mixing_of(config),
+        on_device=augments_in_step(config.augment_on),
+    )
     return TrainJob(
         strategy=strategy,
         layout=layout,
@@ -166,7 +178,7 @@ def _job(
         optimizer=optimizer,
         reader=reader,
         order=TrainOrder(len(reader), config.batch_size, config.seed),
-        how=TrainInput(config.image_size, augmentation_of(config), config.seed, mixing_of(config)),
+        how=how,
         epochs=config.epochs,
         patience=config.patience,
         monitor=config.monitor,
@@ -178,9 +190,16 @@ def _job(
         chief=chief,
         checkpoint_deadline_s=parse_seconds("checkpoint_deadline", config.checkpoint_deadline),
         on_nan=config.on_nan,
-        update=Update(clip_norm=config.clip_norm, accumulate=config.accumulate),
+        update=Update(clip_norm=config.clip_norm, accumulate=config.accumulate, xla=config.xla == ON),
+        scale=scale,
+        profile=_profile(config, folder) if chief else StepProfile(),
         watchdog=watchdog,
     )
+
+
+def _profile(config: TrainConfig, folder: Path) -> StepProfile:
+    first, last = parse_steps("profile_steps", config.profile_steps)
+    return StepProfile(folder / TENSORBOARD, first, last)
 
 
 def _cache(config: TrainConfig, reader: RecordReader) -> DecodedCache | None:

@@ -13,14 +13,36 @@ from trainer.divergence import MAX_ROLLBACKS
 from trainer.intervals import Interval
 from trainer.loop import TrainJob, train
 from trainer.preemption import StopSignal
+from trainer.watchdog import Watchdog
 
 TOO_HIGH = 1e9  # the weights are so large after one step that the second step's loss is no number
 A_LITTLE_TOO_HIGH = 1e4  # two halvings are enough
-LOSS_STAYS_FINITE = 3.125e7  # the second step has a loss, and then infinite weights
+
+
+class InfiniteRate(Watchdog):
+    """Makes the learning rate infinite before the second step: it has a loss like any other, and then such weights."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+        self.job: TrainJob | None = None
+
+    def beat(self, kind: str, detail: str = "", *, compiles: bool = False) -> None:
+        if self.job and (kind, detail) == ("step", "2 of epoch 1"):
+            self.job.optimizer.learning_rate.assign(np.inf)
+
+
+def job_that_diverges(dataset: Dataset, folder: Path, *, loss_stays_finite: bool) -> TrainJob:
+    """In its second step; a checkpoint is made after each."""
+    every = Interval(steps=1)
+    if not loss_stays_finite:
+        return job_of(dataset, folder, StopSignal(), learning_rate=TOO_HIGH, checkpoint_every=every)
+    rate = InfiniteRate()
+    rate.job = job_of(dataset, folder, StopSignal(), checkpoint_every=every, watchdog=rate)
+    return rate.job
 
 
 def test_the_step_its_epoch_and_its_records_are_named_with_a_remedy(dataset: Dataset, tmp_path: Path) -> None:
-    job = job_of(dataset, tmp_path, StopSignal(), learning_rate=TOO_HIGH, checkpoint_every=Interval(steps=1))
+    job = job_that_diverges(dataset, tmp_path, loss_stays_finite=False)
     with pytest.raises(RequestError, match=r"step 2 \(epoch 1, step 2 of 3\): a loss of nan") as found:
         train(job, Progress())
     _, indices = job.order.batch(1)
@@ -30,14 +52,14 @@ def test_the_step_its_epoch_and_its_records_are_named_with_a_remedy(dataset: Dat
 
 
 def test_infinite_weights_behind_a_finite_loss_are_found_in_the_same_step(dataset: Dataset, tmp_path: Path) -> None:
-    job = job_of(dataset, tmp_path, StopSignal(), learning_rate=LOSS_STAYS_FINITE, checkpoint_every=Interval(steps=1))
+    job = job_that_diverges(dataset, tmp_path, loss_stays_finite=True)
     with pytest.raises(RequestError, match=r"step 2 .*: weights that aren't finite"):
         train(job, Progress())
 
 
-@pytest.mark.parametrize("rate", [TOO_HIGH, LOSS_STAYS_FINITE])
-def test_the_last_good_checkpoint_stays(dataset: Dataset, tmp_path: Path, rate: float) -> None:
-    job = job_of(dataset, tmp_path, StopSignal(), learning_rate=rate, checkpoint_every=Interval(steps=1))
+@pytest.mark.parametrize("loss_stays_finite", [False, True])
+def test_the_last_good_checkpoint_stays(dataset: Dataset, tmp_path: Path, loss_stays_finite: bool) -> None:
+    job = job_that_diverges(dataset, tmp_path, loss_stays_finite=loss_stays_finite)
     with pytest.raises(RequestError, match="last good checkpoint is kept"):
         train(job, Progress())
     assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000001"]

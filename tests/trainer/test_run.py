@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from data_pipeline import cli
 from tests.conftest import ROOT, run_module
@@ -198,6 +200,19 @@ def test_patience_stops_early_and_the_best_epoch_is_tested(tfrecords: Path, tmp_
     checkpoints.restore_best(last)
     best = [weight.tobytes() for weight in model.get_weights()]
     assert _weights(tmp_path / "gland" / "r") == best != newest
+
+
+def test_in_float16_augmented_in_the_step_and_profiled_it_ends_as_any_run(tfrecords: Path, tmp_path: Path) -> None:
+    more = ("--precision=float16", "--augment_on=device", "--profile_steps=2,3", "--epochs=1")
+    done = run_module("trainer", *train_command(tfrecords, tmp_path, "--mixup=0.2", *more))
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "gland" / "r"
+    metrics = metrics_of(folder)
+    assert np.isfinite([row["train_loss"] for row in metrics["history"]]).all()
+    (profile,) = (folder / "tensorboard" / "plugins" / "profile").glob("*/*.xplane.pb")
+    space = xplane_pb2.XSpace.FromString(profile.read_bytes())
+    assert "train" in {event.name for plane in space.planes for event in plane.event_metadata.values()}
+    assert "Profile page" in done.stderr
 
 
 def test_help_teaches_and_lists_the_flags() -> None:

@@ -137,6 +137,7 @@ SHARES = ("clip_norm", "augment_strength", "stain", "blur", "cutout", "mixup", "
 BAD_SHARES = ("", "much", "nan", "inf", "-0.1")
 BAD_INTEGERS = ("", "many", "1.5", "nan", "inf", "-1", "9" * 30)
 BAD_NUMBERS = ("", "fast", "nan", "inf", "-inf", "0", "-0.1", "1e400", "10")
+BAD_STEPS = ("1", "2,1", "0,4", "1,", "a,b", "-1,2", "1,2,3", "1 ,2", "1,99999999999")
 BAD_TIMES = ("", "10", "-5m", "10x", "m", "1e3s", "nan", "1h30m", "9" * 400 + "h")
 
 FLAGS = (
@@ -150,6 +151,9 @@ FLAGS = (
     *(flag(f"--model={value}", "model", "seed_pooled") for value in ("", "huge")),
     *(flag(f"--monitor={value}", "monitor", "macro_f1") for value in ("", "auc")),
     *(flag(f"--precision={value}", "precision", "bfloat16") for value in ("", "float64")),
+    *(flag(f"--xla={value}", "xla", "off") for value in ("", "yes")),
+    *(flag(f"--augment_on={value}", "augment_on", "host") for value in ("", "gpu")),
+    *(flag(f"--profile_steps={value}", "`--profile_steps`", "100,110") for value in BAD_STEPS),
     *(flag(f"--distribution={value}", "distribution", "mirrored") for value in ("", "tpu")),
     *(flag(f"--on_nan={value}", "on_nan", "rollback") for value in ("", "ignore")),
     *(flag(f"--augment={value}", "augment") for value in ("2", "maybe")),
