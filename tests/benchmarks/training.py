@@ -4,14 +4,13 @@ The loop is that of the product; the bare step, on one batch again and again, ta
 validation would, after a pause in which the input fills its buffers.
 """
 
-import os
 import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import trainer  # noqa: F401  # isort: skip  # tells TensorFlow what to use, before it is imported
 
 import keras
 import numpy as np
@@ -177,8 +176,9 @@ def run(*, turns: int = TURNS, epoch_turns: int = EPOCH_TURNS, memory_turns: int
     return (
         f"The notebooks' network. Medians (lowest – highest) of {turns} turns for the loop, {epoch_turns} for epochs "
         f"and {memory_turns} for memory. An epoch of theirs is `ImageDataGenerator.flow_from_directory` with "
-        "`model.fit`, batch 128, 256 px, the same files in the same splits; memory is the highest resident set size "
-        f"of the program, from its start to its report.\n\n{table(rows)}"
+        "`model.fit`, batch 128, 256 px, the same files in the same splits, TensorFlow as it is by default; memory "
+        "is the highest resident set size of the program, from its start to its report.\n\n"
+        f"{table(rows)}"
     )
 
 
