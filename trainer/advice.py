@@ -42,7 +42,7 @@ class Facts:
 
     `on_cpu` says that the step runs on the processors that make the input too, `cached` that images are kept decoded
     already, and `fetched` that the dataset came from a bucket to --scratch. `faster_precision` is what --precision=auto
-    means here.
+    means here, and with `augmented_on_device` images are augmented in the step.
     """
 
     cpus: int
@@ -60,6 +60,7 @@ class Facts:
     fetched: bool
     precision: str
     faster_precision: str
+    augmented_on_device: bool
 
     @property
     def cache_bytes(self) -> int:
@@ -184,6 +185,8 @@ def _ideas(measured: Measured, facts: Facts) -> Iterator[tuple[str, _Input]]:
         if not facts.stays_in_memory:
             fast = _Input(measured.whole.speed, measured.whole.cost_ms)
             yield _other_disk(measured, facts), fast.read_at(measured.read_again.speed)
+        if not (facts.on_cpu or facts.augmented_on_device):
+            yield _in_step(measured), _Input(measured.decoded.speed, measured.decoded.cost_ms)
     for flag, rate in measured.without.items():
         cost = max(now.cost_ms - rate.cost_ms, 0.0)
         text = f"Leave out {flag}, which takes {cost:.2f} of {now.cost_ms:.2f} ms CPU an image."
@@ -198,6 +201,13 @@ def _other_form(facts: Facts, stored_ms: float, small_ms: float) -> str:
     return (
         f"Store JPEG instead of PNG: {took}. Convert with --encoding=jpeg; PNG images that have {facts.image_px} px "
         "already are stored as they come, so save those as JPEG before."
+    )
+
+
+def _in_step(measured: Measured) -> str:
+    return (
+        f"Give --augment_on=device: before augmentation the input gives {number(measured.decoded.speed)} images/s. How "
+        "much longer the step takes then, the same command with it says."
     )
 
 

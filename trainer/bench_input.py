@@ -18,6 +18,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -27,7 +28,7 @@ from trainer import augment_config, bench_request, scratch
 from trainer.advice import Facts, Measured, Rate, Verdict, judge, number
 from trainer.augment_config import augmentation_of, mixing_of
 from trainer.bench_request import SPLIT, Request, define_flags, request_of
-from trainer.config import CACHES
+from trainer.config import AUTO, CACHES, TrainConfig
 from trainer.order import TrainOrder
 from trainer.predict import output_of
 from trainer.records import RecordReader
@@ -65,7 +66,7 @@ def measure(values: Any, request: Request) -> tuple[Measured, Facts]:
     import tensorflow as tf  # takes seconds, and what imports it too
     from tqdm import tqdm
 
-    from trainer import cluster
+    from trainer import cluster, devices
     from trainer.decoded_cache import available_bytes
     from trainer.input_pipeline import TrainInput
     from trainer.input_stages import TICKS, Stages
@@ -74,22 +75,28 @@ def measure(values: Any, request: Request) -> tuple[Measured, Facts]:
     strategy = cluster.make_strategy("auto", logical_cpus=0)
     reader = RecordReader(request.folder, request.manifest, SPLIT)
     batch = max(values.batch_size, strategy.num_replicas_in_sync)
-    how = TrainInput(request.image_size, augmentation_of(values), values.seed, mixing_of(values))
-    facts = _facts(values, request, reader, on_cpu=not tf.config.list_physical_devices("GPU"), free=available_bytes())
+    config = _config(values, request)
+    on_device = devices.augments_in_step(config.augment_on)
+    augmentation, mixing = augmentation_of(values), mixing_of(values)
+    how = TrainInput(request.image_size, augmentation, values.seed, mixing, on_device=on_device)
+    on_cpu = not tf.config.list_physical_devices("GPU")
+    facts = _facts(values, config, request, reader, on_cpu=on_cpu, free=available_bytes())
     cli.say(
         f"{request.manifest.organ}: {len(reader)} training images stored at {reader.image_size} px, used at "
         f"{request.image_size}; {cluster.describe(strategy)}, {facts.cpus} CPUs"
     )
     slow = 0.1 if sys.stderr.isatty() else 10.0
     form = "{desc:<16} {percentage:3.0f}%|{bar}| {elapsed}"
-    count = STAGES + len(_less(values)) + 2 * _other_form_thinkable(facts)
+    count = STAGES + len(_less(values, facts)) + 2 * _other_form_thinkable(facts)
     with tqdm(total=count * TICKS, leave=False, mininterval=slow, bar_format=form) as bar, reader.naming_failures():
         order = TrainOrder(len(reader), batch, values.seed)
         stages = Stages(reader, order, how, strategy, values.seconds, bar.update)
-        return _stages(stages, values, request, facts, bar.set_description), facts
+        return _stages(stages, values, config, request, facts, bar.set_description), facts
 
 
-def _stages(stages: "Stages", values: Any, request: Request, facts: Facts, title: Callable[[str], Any]) -> Measured:
+def _stages(
+    stages: "Stages", values: Any, config: TrainConfig, request: Request, facts: Facts, title: Callable[[str], Any]
+) -> Measured:
     reader = stages.reader
     title("reading")
     read_first, read_again = stages.reading(request.folder, request.manifest)
@@ -102,7 +109,7 @@ def _stages(stages: "Stages", values: Any, request: Request, facts: Facts, title
     kept = stages.input(sample)
     source = sample if facts.cached else reader
     without = {}
-    for name, less in _less(values).items():
+    for name, less in _less(values, facts).items():
         title(f"without {name}")
         how = replace(stages.how, augmentation=augmentation_of(less), mixing=mixing_of(less))
         without[name] = stages.input(source, how)
@@ -110,29 +117,26 @@ def _stages(stages: "Stages", values: Any, request: Request, facts: Facts, title
     quality = request.manifest.settings["jpeg_quality"]
     forms = stages.forms(quality=quality) if _other_form_thinkable(facts) else {}
     title("training step")
-    model, optimizer = _network(values, request, stages, facts.precision)
-    step, training, waiting_share = stages.training(model, optimizer, source)
+    classes = len(request.manifest.classes)
+    step, training, waiting_share = stages.training(source, config, classes=classes)
     return Measured(read_first, read_again, decoded, whole, kept, without, forms, step, training, waiting_share)
 
 
-def _network(values: Any, request: Request, stages: "Stages", precision: str) -> Any:
-    import keras
+def _config(values: Any, request: Request) -> TrainConfig:
+    """What the step depends on."""
+    from trainer.devices import resolve_precision
 
-    from trainer.models import build_model
-
-    keras.utils.set_random_seed(values.seed)
-    with stages.strategy.scope():
-        classes = len(request.manifest.classes)
-        model = build_model(values.model, image_size=request.image_size, classes=classes, precision=precision)
-        optimizer = keras.optimizers.Adamax()
-        optimizer.build(model.trainable_variables)
-    return model, optimizer
+    given = {name: getattr(values, name) for name in ("model", "precision", "xla", "augment_on", "seed")}
+    config = TrainConfig(organ=request.manifest.organ, tfrecords=request.folder.parent, runs=Path(), **given)
+    return replace(config, precision=resolve_precision(config.precision))
 
 
-def _facts(values: Any, request: Request, reader: RecordReader, *, on_cpu: bool, free: int) -> Facts:
+def _facts(
+    values: Any, config: TrainConfig, request: Request, reader: RecordReader, *, on_cpu: bool, free: int
+) -> Facts:
     import numpy as np
 
-    from trainer.precision import resolve_precision
+    from trainer.devices import augments_in_step, resolve_precision
 
     looked_at = reader.records(np.arange(min(len(reader), LOOKED_AT), dtype=np.int64))
     facts = Facts(
@@ -149,16 +153,22 @@ def _facts(values: Any, request: Request, reader: RecordReader, *, on_cpu: bool,
         free_disk_bytes=request.free_disk_bytes,
         cached=False,
         fetched=request.fetched,
-        precision=resolve_precision(values.precision),
-        faster_precision=resolve_precision("auto"),
+        precision=config.precision,
+        faster_precision=resolve_precision(AUTO),
+        augmented_on_device=augments_in_step(config.augment_on),
     )
     auto, _, decoded = CACHES
     fits = facts.cache_bytes <= facts.cache_memory_bytes
     return replace(facts, cached=values.cache == decoded or (values.cache == auto and fits))
 
 
-def _less(values: Any) -> dict[str, Any]:
-    """The flags without each change that is asked for and is no part of the one warp; mixes go together."""
+def _less(values: Any, facts: Facts) -> dict[str, Any]:
+    """The flags without each change that is asked for and is no part of the one warp; mixes go together.
+
+    There are none where the step makes them.
+    """
+    if facts.augmented_on_device:
+        return {}
     groups = [(name,) for name in CHANGES] + [MIXES]
     used = [[name for name in group if getattr(values, name)] for group in groups]
     return {" ".join(f"--{name}" for name in group): _Without(values, frozenset(group)) for group in used if group}
@@ -186,7 +196,7 @@ def table(measured: Measured, facts: Facts) -> str:
         ("reading, first from the disk", measured.read_first),
         ("reading again, from memory", measured.read_again),
         ("+ decoding", measured.decoded),
-        ("+ augmentation: the whole input", measured.whole),
+        (f"+ {'hand over' if facts.augmented_on_device else 'augmentation'}: the whole input", measured.whole),
         ("the same, images kept decoded", measured.kept),
         *((f"without {name}", rate) for name, rate in measured.without.items()),
         (f"training step alone, {facts.precision}", measured.step),

@@ -20,11 +20,13 @@ from data_pipeline.storage import in_bucket, local_path
 from trainer import scratch
 from trainer.augment_config import check_augment_flags, define_augment_flags
 from trainer.config import (
+    AUGMENT_ON,
     CACHES,
     MAX_SEED,
     MIN_IMAGE_SIZE,
     MODEL_NAMES,
     PRECISIONS,
+    XLA,
     TrainConfig,
     image_too_small,
 )
@@ -83,6 +85,8 @@ def define_flags() -> None:
     integer("seed", default["seed"], "Of order and augmentation.", lower_bound=0, upper_bound=MAX_SEED)
     choice("model", default["model"], list(MODEL_NAMES), "The network to train.")
     choice("precision", default["precision"], list(PRECISIONS), "Of its layers.")
+    choice("xla", default["xla"], list(XLA), "Whether each step is compiled as a whole.")
+    choice("augment_on", default["augment_on"], list(AUGMENT_ON), "Where training images are augmented.")
     choice("cache", default["cache"], list(CACHES), "Whether training keeps images decoded.")
     flags.DEFINE_string("cache_budget", default["cache_budget"], "How much memory that may take.")
     define_augment_flags()

@@ -3,7 +3,7 @@
     stages = Stages(reader, order, how, strategy, seconds=3.0, tick=bar.update)
     first, again = stages.reading(manifest, folder)
     whole = stages.input(reader), stages.input(stages.sample())
-    step, training, waiting_share = stages.training(model, optimizer, reader)
+    step, training, waiting_share = stages.training(reader, config, classes=5)
 
 Each is warmed up, then measured in `SLICES` slices of time, of which a slow one gets fewer. A stage holds those before
 it: what it takes by itself is the difference.
@@ -25,11 +25,14 @@ from data_pipeline.manifest import Manifest
 from trainer.advice import Rate
 from trainer.augment_config import Mixing
 from trainer.cluster import layout_of
+from trainer.config import FLOAT16, ON, TrainConfig
 from trainer.decoded_cache import DecodedCache
-from trainer.input_pipeline import Decoded, Layout, TrainInput, decode_stored, train_batches
+from trainer.input_pipeline import Decoded, Layout, TrainInput, decode_stored, finish_on_device, train_batches
+from trainer.loss_scale import LossScale
+from trainer.models import build_model
 from trainer.order import TrainOrder, epoch_order
 from trainer.records import RecordReader
-from trainer.step import make_train_step
+from trainer.step import Update, make_train_step
 
 SLICES, FEWEST_SLICES = 5, 3
 TICKS = SLICES + 1
@@ -143,11 +146,12 @@ class Stages:
 
         return {"stored": decoding(stored, stored_px), "small": decoding(small, size)}
 
-    def training(
-        self, model: keras.Model, optimizer: keras.optimizers.Optimizer, source: Source
-    ) -> tuple[Rate, Rate, float]:
+    def training(self, source: Source, config: TrainConfig, *, classes: int) -> tuple[Rate, Rate, float]:
         """The step on one batch again and again; the step on what the input gives; its share of waiting for that."""
-        step = make_train_step(self.strategy, model, optimizer)
+        finish = finish_on_device(self.how) if self.how.on_device else None
+        model, optimizer, scale = self._network(config, classes)
+        update = Update(xla=config.xla == ON)
+        step = make_train_step(self.strategy, model, optimizer, update, scale=scale, finish=finish)
         batches = iter(self.strategy.distribute_datasets_from_function(lambda _: self._batches(source, self.how)))
         constant, stop = next(batches), tf.constant(0.0)
         waits: list[tuple[float, float]] = []
@@ -169,6 +173,17 @@ class Stages:
         together = rate_of(fed, seconds=self.seconds, tick=self.tick, warm_up=False)
         waited, took = np.sum(waits, axis=0)
         return alone, together, float(waited / took)
+
+    def _network(self, config: TrainConfig, classes: int) -> tuple[keras.Model, keras.optimizers.Optimizer, Any]:
+        keras.utils.set_random_seed(config.seed)
+        with self.strategy.scope():
+            model = build_model(
+                config.model, image_size=self.how.image_size, classes=classes, precision=config.precision
+            )
+            optimizer = keras.optimizers.Adamax(config.learning_rate)
+            scale = LossScale(optimizer) if config.precision == FLOAT16 else None
+            optimizer.build(model.trainable_variables)
+        return model, optimizer, scale
 
     def _batches(self, source: Source, how: TrainInput) -> tf.data.Dataset:
         order = replace(self.order, records=len(source))

@@ -28,12 +28,12 @@ from tests.benchmarks.training_epoch import epoch_rows
 from tests.benchmarks.training_memory import part_rows, size_rows
 from trainer.augment_config import Augmentation
 from trainer.checkpoints import Checkpoints, Progress
+from trainer.devices import resolve_precision
 from trainer.input_pipeline import Layout, TrainInput, train_batches
 from trainer.intervals import Interval
 from trainer.loop import TrainJob, train
 from trainer.models import build_model
 from trainer.order import TrainOrder
-from trainer.precision import resolve_precision
 from trainer.preemption import StopSignal
 from trainer.records import RecordReader
 from trainer.step import make_train_step

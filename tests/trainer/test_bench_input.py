@@ -26,7 +26,7 @@ from trainer.input_stages import SLICES, TICKS, Stages, rate_of
 from trainer.order import TrainOrder
 from trainer.records import RecordReader
 
-QUICK = ("--seconds=0.2", "--model=seed_pooled", "--batch_size=32")
+QUICK = ("--seconds=0.1", "--model=seed_pooled", "--batch_size=32")
 ALWAYS = {"read_first", "read_again", "decoded", "whole", "kept", "step", "training"}
 
 
@@ -45,6 +45,8 @@ WRONG = (
     *(flag(f"--batch_size={value}", "batch_size") for value in ("0", "many")),
     flag("--image_size=31", "`--image_size`", "32 or more"),
     flag("--precision=float8", "precision", "bfloat16"),
+    flag("--xla=maybe", "xla", "off"),
+    flag("--augment_on=cloud", "augment_on", "host"),
     flag("--cache=maybe", "cache", "decoded"),
     flag("--cache_budget=4", "`--cache_budget`", "100GB"),
     flag("--scratch_budget=much", "`--scratch_budget`", "100GB"),
@@ -105,7 +107,7 @@ def test_a_dataset_in_a_bucket_is_fetched_and_a_damaged_record_is_named(
     files = {path.relative_to(tfrecords).as_posix(): path for path in tfrecords.rglob("*") if path.is_file()}
     upload(faulty_bucket.server.folder("tfrecords"), files)
     where = ("--tfrecords=gs://lab/tfrecords", "--organ=gland", f"--scratch={tmp_path}")
-    done = run_module("trainer.bench_input", *where, *QUICK, **faulty_bucket.server.env)
+    done = run_module("trainer.bench_input", *where, *QUICK, "--augment_on=device", **faulty_bucket.server.env)
     assert done.returncode == EXIT_DONE, done.stderr
     assert "bottleneck" in done.stdout
     (shard,) = sorted(tmp_path.rglob("*train.tfrecord-00000*[0-9]"))
