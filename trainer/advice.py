@@ -125,14 +125,13 @@ class Verdict:
 
 def judge(measured: Measured, facts: Facts) -> Verdict:
     """Which side holds training up, and what would help."""
-    now = _Input.of(measured, facts)
-    before = expected(measured.step, now, facts)
-    scale = measured.training.speed / before
-    remedies = [Remedy(text, expected(measured.step, after, facts) * scale) for text, after in _ideas(measured, facts)]
+    now, cpus = _Input.of(measured, facts), _cpus_had(measured, facts)
+    scale = measured.training.speed / expected(measured.step, now, cpus)
+    remedies = [Remedy(text, expected(measured.step, after, cpus) * scale) for text, after in _ideas(measured, facts)]
     more = _more_processors(measured, now, facts)
     if more:
-        text, cpus = more
-        remedies.append(Remedy(text, expected(measured.step, now.spread(cpus / facts.cpus), facts, cpus) * scale))
+        text, needed = more
+        remedies.append(Remedy(text, expected(measured.step, now.spread(needed / facts.cpus), needed) * scale))
     worth = [one for one in remedies if one.images_per_s >= measured.training.speed * (1 + WORTH)]
     worth.sort(key=lambda one: -one.images_per_s)
     return Verdict(_sentence(measured, now, facts, helped=bool(worth)), tuple(worth), tuple(_notes(measured, facts)))
@@ -162,10 +161,16 @@ class _Input:
         return _Input(self.speed * factor, self.cost_ms)
 
 
-def expected(step: Rate, source: _Input, facts: Facts, cpus: float = 0.0) -> float:
+def expected(step: Rate, source: _Input, cpus: float) -> float:
     """Images a second that training takes, from what its parts take for themselves."""
-    seconds = (source.cost_ms + step.cost_ms) / 1000 / (cpus or facts.cpus)
+    seconds = (source.cost_ms + step.cost_ms) / 1000 / cpus
     return 1 / max(1 / step.speed, 1 / source.speed, seconds)
+
+
+def _cpus_had(measured: Measured, facts: Facts) -> float:
+    """The most that any stage got: others may want the rest, or a container not be allowed it."""
+    rates = (measured.decoded, measured.whole, measured.kept, measured.step, measured.training)
+    return min(max(rate.speed * rate.cost_ms / 1000 for rate in rates), facts.cpus)
 
 
 def _disk_speed(measured: Measured, facts: Facts) -> float:
@@ -270,6 +275,8 @@ def _notes(measured: Measured, facts: Facts) -> Iterator[str]:
             f"Only the first epoch reads from the disk, at {number(first)} images/s: then "
             f"{as_text(facts.dataset_bytes)} stay in memory."
         )
+    if facts.cached and measured.whole.speed < measured.step.speed:
+        yield f"Only the first epoch decodes images, at {number(measured.whole.speed)} images/s: then they are kept."
     if facts.precision != facts.faster_precision:
         yield (
             f"The step was measured in {facts.precision}, and this machine computes in {facts.faster_precision} too: "

@@ -94,7 +94,9 @@ def test_no_cache_is_advised_without_room_or_when_there_is_one() -> None:
 
 
 def test_with_a_cache_the_verdict_is_about_that() -> None:
-    assert "the input gives 660 images/s" in judge(MEASURED, replace(FACTS, cached=True)).sentence
+    verdict = judge(MEASURED, replace(FACTS, cached=True))
+    assert "the input gives 660 images/s" in verdict.sentence
+    assert verdict.notes == ("Only the first epoch decodes images, at 500 images/s: then they are kept.",)
 
 
 def test_larger_images_are_to_be_converted_again() -> None:
@@ -103,6 +105,15 @@ def test_larger_images_are_to_be_converted_again() -> None:
     assert best.text.startswith("Convert again with --image_size=256: images are stored at 768 px")
     assert "takes 3.00 ms CPU, and would take 0.50" in best.text
     assert best.images_per_s == pytest.approx(480 / 488 * 2000 / 1.6, rel=0.02)  # 4 - 2.5 + 0.1 ms
+
+
+def test_processors_that_others_took_are_not_counted_on() -> None:
+    """Of two, each stage got one: then input and step share that, though neither is slower than the other alone."""
+    half = replace(MEASURED, decoded=flat(900, 1.1), whole=flat(250, 4.0), kept=flat(330, 3.0))
+    half = replace(half, step=flat(250, 4.0), training=flat(120, 8.0), without={"--mixup": flat(500, 2.0)})
+    (remedy,) = judge(half, replace(FACTS, on_cpu=True, cached=True)).remedies
+    assert "--mixup" in remedy.text
+    assert remedy.images_per_s == pytest.approx(120 / (1 / 7) * (1 / 6), rel=0.01)  # 3 + 4 ms, then 2 + 4
 
 
 def test_png_is_said_to_be_slow_only_if_it_was_seen_to_be() -> None:
