@@ -9,7 +9,7 @@ the processors allow; on a CPU, input and step share these.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from trainer.pace import INPUT_BOUND
@@ -127,12 +127,14 @@ def judge(measured: Measured, facts: Facts) -> Verdict:
     """Which side holds training up, and what would help."""
     now, cpus = _Input.of(measured, facts), _cpus_had(measured, facts)
     scale = measured.training.speed / expected(measured.step, now, cpus)
-    remedies = [Remedy(text, expected(measured.step, after, cpus) * scale) for text, after in _ideas(measured, facts)]
+    step = measured.step
+    remedies = [Remedy(text, expected(step, after, cpus) * scale) for text, after in _ideas(measured, facts)]
     more = _more_processors(measured, now, facts)
     if more:
         text, needed = more
-        remedies.append(Remedy(text, expected(measured.step, now.spread(needed / facts.cpus), needed) * scale))
-    worth = [one for one in remedies if one.images_per_s >= measured.training.speed * (1 + WORTH)]
+        remedies.append(Remedy(text, expected(step, now.spread(needed / facts.cpus), needed) * scale))
+    possible = [replace(one, images_per_s=min(one.images_per_s, step.speed)) for one in remedies]
+    worth = [one for one in possible if one.images_per_s >= measured.training.speed * (1 + WORTH)]
     worth.sort(key=lambda one: -one.images_per_s)
     return Verdict(_sentence(measured, now, facts, helped=bool(worth)), tuple(worth), tuple(_notes(measured, facts)))
 

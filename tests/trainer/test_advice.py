@@ -186,4 +186,5 @@ def test_whatever_is_measured_all_advice_is_worth_it_and_the_best_comes_first(me
     gains = [remedy.images_per_s / measured.training.speed for remedy in verdict.remedies]
     assert gains == sorted(gains, reverse=True)
     assert all(gain >= 1 + WORTH - 1e-9 for gain in gains)
+    assert all(remedy.images_per_s <= measured.step.speed for remedy in verdict.remedies)
     assert ("Do this:" in verdict.sentence) == bool(gains)
