@@ -128,7 +128,7 @@ def _config(values: Any, request: Request) -> TrainConfig:
 
     given = {name: getattr(values, name) for name in ("model", "precision", "xla", "augment_on", "seed")}
     config = TrainConfig(organ=request.manifest.organ, tfrecords=request.folder.parent, runs=Path(), **given)
-    return replace(config, precision=resolve_precision(config.precision))
+    return replace(config, image_size=request.image_size, precision=resolve_precision(config.precision))
 
 
 def _facts(

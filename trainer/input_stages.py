@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -25,11 +24,10 @@ from data_pipeline.manifest import Manifest
 from trainer.advice import Rate
 from trainer.augment_config import Mixing
 from trainer.cluster import layout_of
-from trainer.config import FLOAT16, ON, TrainConfig
+from trainer.config import ON, TrainConfig
 from trainer.decoded_cache import DecodedCache
 from trainer.input_pipeline import Decoded, Layout, TrainInput, decode_stored, finish_on_device, train_batches
-from trainer.loss_scale import LossScale
-from trainer.models import build_model
+from trainer.models import trainable
 from trainer.order import TrainOrder, epoch_order
 from trainer.records import RecordReader
 from trainer.step import Update, make_train_step
@@ -149,7 +147,8 @@ class Stages:
     def training(self, source: Source, config: TrainConfig, *, classes: int) -> tuple[Rate, Rate, float]:
         """The step on one batch again and again; the step on what the input gives; its share of waiting for that."""
         finish = finish_on_device(self.how) if self.how.on_device else None
-        model, optimizer, scale = self._network(config, classes)
+        with self.strategy.scope():
+            model, optimizer, scale = trainable(config, classes=classes)
         update = Update(xla=config.xla == ON)
         step = make_train_step(self.strategy, model, optimizer, update, scale=scale, finish=finish)
         batches = iter(self.strategy.distribute_datasets_from_function(lambda _: self._batches(source, self.how)))
@@ -173,17 +172,6 @@ class Stages:
         together = rate_of(fed, seconds=self.seconds, tick=self.tick, warm_up=False)
         waited, took = np.sum(waits, axis=0)
         return alone, together, float(waited / took)
-
-    def _network(self, config: TrainConfig, classes: int) -> tuple[keras.Model, keras.optimizers.Optimizer, Any]:
-        keras.utils.set_random_seed(config.seed)
-        with self.strategy.scope():
-            model = build_model(
-                config.model, image_size=self.how.image_size, classes=classes, precision=config.precision
-            )
-            optimizer = keras.optimizers.Adamax(config.learning_rate)
-            scale = LossScale(optimizer) if config.precision == FLOAT16 else None
-            optimizer.build(model.trainable_variables)
-        return model, optimizer, scale
 
     def _batches(self, source: Source, how: TrainInput) -> tf.data.Dataset:
         order = replace(self.order, records=len(source))

@@ -12,11 +12,14 @@ from typing import Any
 
 import keras
 
+from trainer.config import FLOAT16, TrainConfig
+from trainer.loss_scale import LossScale
+
 LOGITS = "logits"
 
 
 def build_model(name: str, *, image_size: int, classes: int, precision: str = "float32") -> keras.Model:
-    """A new model with fresh weights, its layers computing in `precision` (float32 or bfloat16; weights are float32).
+    """A new model with fresh weights of float32, its layers computing in `precision`: float32, bfloat16 or float16.
 
     Raises `KeyError` for an unknown name, `ValueError` if the image is too small.
     """
@@ -26,6 +29,16 @@ def build_model(name: str, *, image_size: int, classes: int, precision: str = "f
         return MODELS[name](image_size, classes)
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def trainable(config: TrainConfig, *, classes: int) -> tuple[keras.Model, keras.optimizers.Optimizer, LossScale | None]:
+    """A new model and what changes its weights, as `config` says. To be called in the strategy's scope."""
+    keras.utils.set_random_seed(config.seed)
+    model = build_model(config.model, image_size=config.image_size, classes=classes, precision=config.precision)
+    optimizer = keras.optimizers.Adamax(config.learning_rate)
+    scale = LossScale(optimizer) if config.precision == FLOAT16 else None
+    optimizer.build(model.trainable_variables)
+    return model, optimizer, scale
 
 
 def logits_of(model: keras.Model) -> keras.Model:

@@ -20,7 +20,7 @@ from trainer import cluster
 from trainer.agreement import make_sum
 from trainer.augment_config import augmentation_of, mixing_of
 from trainer.checkpoints import Checkpoints, Identity, Progress
-from trainer.config import FLOAT16, ON, TrainConfig
+from trainer.config import ON, TrainConfig
 from trainer.decoded_cache import DecodedCache, choose_cache
 from trainer.devices import augments_in_step
 from trainer.evaluate import make_evaluation_step, predict_split
@@ -29,7 +29,7 @@ from trainer.intervals import parse_interval, parse_seconds, parse_steps
 from trainer.loop import TrainJob, train
 from trainer.loss_scale import LossScale
 from trainer.metrics import compute_metrics
-from trainer.models import build_model
+from trainer.models import trainable
 from trainer.order import TrainOrder
 from trainer.outcome import test_and_report
 from trainer.preemption import StopSignal
@@ -93,15 +93,9 @@ def _train_and_test(
     cli.say(f"{config.organ}: {_sizes(manifest)}; {cluster.describe(strategy)}, {config.precision}")
 
     # ── Model, optimizer, and where the run stood ────────────────────────────────────────────────────────────────
-    keras.utils.set_random_seed(config.seed)
     with stop.at_once() if cluster.layout_of(strategy).alone else nullcontext():  # nothing is new yet
         with strategy.scope():
-            model = build_model(
-                config.model, image_size=config.image_size, classes=len(manifest.classes), precision=config.precision
-            )
-            optimizer = keras.optimizers.Adamax(config.learning_rate)
-            scale = LossScale(optimizer) if config.precision == FLOAT16 else None
-            optimizer.build(model.trainable_variables)
+            model, optimizer, scale = trainable(config, classes=len(manifest.classes))
         identity = Identity(manifest.fingerprint, config.settings())
         checkpoints = Checkpoints(folder / CHECKPOINTS, model, optimizer, identity, uploads)
         if chief:

@@ -42,7 +42,7 @@ def rows(precision: str, figures: Mapping[str, Sequence[Figure]]) -> list[Row]:
 
 def run() -> str:
     """The group's section of RESULTS.md."""
-    from trainer.precision import resolve_precision  # with TensorFlow, which takes seconds
+    from trainer.devices import resolve_precision  # with TensorFlow, which takes seconds
 
     precisions = ["float32"] + ["bfloat16"] * (resolve_precision("auto") == "bfloat16")
     made: list[Row] = []
