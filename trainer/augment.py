@@ -183,7 +183,7 @@ def _sampled(packed: Any, matrices: Any) -> Any:
     source_y = tf.clip_by_value(d * x + e * y + f, 0.0, size - 1.0)
     left, top = tf.floor(source_x), tf.floor(source_y)
     to_right, to_bottom = (source_x - left)[..., None], (source_y - top)[..., None]
-    first = tf.range(batch)[:, None, None] * (size * size) + _whole(top * size + left)
+    first = tf.range(batch)[:, None, None] * (size * size) + _whole(top) * size + _whole(left)
     # Right of the last column and below the last row is another pixel, or none: there its weight is 0.
     pixel = _reader(packed, first)
     above = pixel(0) * (1 - to_right) + pixel(1) * to_right

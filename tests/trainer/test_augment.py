@@ -138,3 +138,11 @@ def test_a_flip_is_an_exact_mirror(flip: str) -> None:
     expected = images[:, :, ::-1] if flip == "flip_x" else images[:, ::-1]
     out = warp(images, mirrored.matrices(SIZE), still.brightness).numpy()
     assert np.allclose(out, expected / 255, atol=2e-5)
+
+
+def test_an_image_of_more_pixels_than_float32_can_count_is_warped_as_any() -> None:
+    """4,097² > 2²⁴: the place of a pixel has to be computed in whole numbers."""
+    image = np.random.default_rng(0).integers(0, 256, (1, 4097, 4097, 3), dtype=np.uint8)
+    unchanged = np.array([[1, 0, 0, 0, 1, 0]], np.float32)
+    warped = np.asarray(warp(image, unchanged, np.ones(1, np.float32)))
+    assert np.array_equal(np.rint(warped * 255), image)
