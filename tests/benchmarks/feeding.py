@@ -49,20 +49,22 @@ class Task:
         return tf.constant([path.read_bytes() for path in sorted(self.files.rglob("*.jpg"))])
 
 
-def ours(task: Task, reader: RecordReader | Decoded) -> Iterable[int]:
+def ours(task: Task, reader: RecordReader | Decoded, *, steps: int = WARM_UP + BATCHES) -> Iterable[int]:
     """Read, decoded and augmented."""
     how = TrainInput(task.size_px, Augmentation(), seed=0)
     order = TrainOrder(len(reader), task.batch, seed=0)
-    for batch in train_batches(reader, order, how, Layout(), start_step=0, stop_step=WARM_UP + BATCHES):
+    for batch in train_batches(reader, order, how, Layout(), start_step=0, stop_step=steps):
         yield int((batch["weight"] > 0).numpy().sum())
 
 
 def kept_decoded(task: Task) -> Iterable[int]:
-    """The same, decoded beforehand and kept in memory."""
+    """The same, kept in memory since an epoch before, which decoded them."""
     with tempfile.TemporaryDirectory() as folder:
         reader, scratch = task.reader(), Scratch.of(folder, "1GB")
         cache = choose_cache(reader, mode="decoded", budget_bytes=2 * 10**9, scratch=scratch, name="gland")
         assert cache
+        for _ in ours(task, cache, steps=-(-len(cache) // task.batch)):
+            pass
         yield from ours(task, cache)
 
 
