@@ -62,8 +62,8 @@ def watch_loop(loop: Any, here: Here) -> None:
     """`step`: before step COUNT. `stepped`: one is made, not counted yet."""
     make = loop.make_train_step
 
-    def make_watched(strategy: Any, model: Any, optimizer: Any, *rest: Any) -> Callable[..., Any]:
-        step = make(strategy, model, optimizer, *rest)
+    def make_watched(strategy: Any, model: Any, optimizer: Any, *rest: Any, **named: Any) -> Callable[..., Any]:
+        step = make(strategy, model, optimizer, *rest, **named)
 
         def watched(batch: Any, *arguments: Any) -> Any:
             number = int(optimizer.iterations.numpy()) + 1
