@@ -49,9 +49,9 @@ def test_a_stop_while_the_run_is_claimed_ends_at_once(
     front = faulty_bucket.front
     front.rule = lambda seen: "hang" if seen.method == "POST" else ""
     stop.listen()
+    began = time.monotonic()
     threading.Timer(STOPPED_AFTER_S, os.kill, (os.getpid(), signal.SIGTERM)).start()
     threading.Timer(6.0, front.release).start()
-    began = time.monotonic()
     with pytest.raises(Preempted), uploading(config, "f", config.run_folder("f"), stop, chief=True):
         front.rule = lambda seen: ""
     assert STOPPED_AFTER_S <= time.monotonic() - began < 5.0

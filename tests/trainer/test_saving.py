@@ -166,10 +166,14 @@ def test_the_end_of_training_waits_for_the_disk(
     dataset: Dataset, disk: Disk, undisturbed: tuple[TrainJob, Progress]
 ) -> None:
     job = job_of(dataset, disk.folder / "c", StopSignal(), epochs=EPOCHS, validate=scores(*SCORES))
-    job = replace(job, on_epoch=lambda row: disk.fill(1) if row["epoch"] == EPOCHS else None)
     timer = threading.Timer(3, disk.free)
-    timer.start()
-    progress = train(job, Progress())
+
+    def on_epoch(row: dict[str, float]) -> None:
+        if row["epoch"] == EPOCHS:
+            disk.fill(1)
+            timer.start()
+
+    progress = train(replace(job, on_epoch=on_epoch), Progress())
     timer.join()
     assert state_of(job) == state_of(undisturbed[0])
     assert job.checkpoints.restore_last() == progress
