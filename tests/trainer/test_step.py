@@ -33,7 +33,7 @@ def step_of(
     reader = RecordReader(*dataset, "train")
     order = TrainOrder(len(reader), batch_size, seed=0)
     strategy = strategy_of(where)
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(1)
     with strategy.scope():
         model = build_model("seed_pooled", image_size=SIZE, classes=3)
         optimizer = keras.optimizers.SGD(1.0)
@@ -57,7 +57,7 @@ def test_a_batch_in_parts_makes_the_step_of_the_whole(dataset: Dataset, where: s
     """The last batch of an epoch, which no number of parts divides."""
     whole, whole_sums = step_of(dataset, ALONE, Update())
     parts, parts_sums = step_of(dataset, where, Update(accumulate=accumulate))
-    assert np.linalg.norm(parts - whole) < 1e-4 * np.linalg.norm(whole)
+    assert np.linalg.norm(parts - whole) < 1e-5 * np.linalg.norm(whole)
     assert parts_sums == pytest.approx(whole_sums, rel=1e-5)
 
 
@@ -69,7 +69,7 @@ def test_a_gradient_is_clipped_by_the_length_of_the_global_one(dataset: Dataset,
     assert np.linalg.norm(shorter) == pytest.approx(length / 3, rel=1e-4)
     assert np.linalg.norm(3 * shorter - whole) < 1e-4 * length
     same, _ = step_of(dataset, where, Update(clip_norm=length * 1.01))
-    assert np.linalg.norm(same - whole) < 1e-4 * length
+    assert np.linalg.norm(same - whole) < 1e-5 * length
 
 
 @pytest.mark.parametrize("where", [ALONE, TWO])
@@ -77,7 +77,7 @@ def test_compiled_as_a_whole_it_is_the_same_step(dataset: Dataset, where: str) -
     """Within rounding: XLA adds in another order."""
     plain, plain_sums = step_of(dataset, ALONE, Update())
     compiled, compiled_sums = step_of(dataset, where, Update(xla=True, accumulate=2, clip_norm=1e6))
-    assert np.linalg.norm(compiled - plain) < 1e-4 * np.linalg.norm(plain)
+    assert np.linalg.norm(compiled - plain) < 1e-5 * np.linalg.norm(plain)
     assert compiled_sums == pytest.approx(plain_sums, rel=1e-5)
 
 
