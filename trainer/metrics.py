@@ -3,10 +3,13 @@
     test = compute_metrics(predictions, classes)
     baseline = majority_baseline(manifest.splits["train"].per_class, predictions, classes)
 
-Every number is defined for every split. A diagnosis that no example of the split carries has no recall and one that
-was never predicted has no precision: both are reported as 0.0 beside their `support`. The averages leave such holes
+What is here is cheap enough for every epoch; `scores.py` adds intervals, areas under curves and scores by group.
+
+Every number but kappa is defined for every split. A diagnosis that no example of the split carries has no recall and
+one that was never predicted has no precision: both are 0.0 here, beside their `support`. The averages leave such holes
 out: `balanced_accuracy` is the mean recall of the diagnoses present, `macro_f1` the mean F1 of those present or
-predicted. So a perfect model scores 1.0 on any split.
+predicted. So a perfect model scores 1.0 on any split. Kappa compares with chance, and is None where chance would be
+perfect too: where labels and answers are all of one class.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +19,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import cohen_kappa_score, confusion_matrix, precision_recall_fscore_support
+
+from trainer.calibration import expected_calibration_error
 
 # A class given probability zero costs this much and not infinity: one such example shouldn't hide all the others.
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
@@ -53,19 +58,42 @@ def compute_metrics(predictions: Predictions, classes: Sequence[str]) -> dict[st
     Raises `ValueError` for no examples, shapes or labels that don't fit `classes`, or probabilities that aren't finite.
     """
     _check(predictions, classes)
-    labels, probabilities = predictions.labels, predictions.probabilities.astype(np.float64)
-    scores = _scores(labels, predictions.answers, classes)
-    chosen = np.clip(probabilities[np.arange(len(labels)), labels], SMALLEST_PROBABILITY, 1.0)
+    labels, answers = predictions.labels, predictions.answers
+    scores = _scores(labels, answers, classes)
     return {
         "n": len(labels),
         "groups": len(set(predictions.groups)),
         "accuracy": scores["accuracy"],
         "balanced_accuracy": scores["balanced_accuracy"],
         "macro_f1": scores["macro_f1"],
-        "log_loss": float(-np.log(chosen).mean()),
+        "cohen_kappa": _kappa(labels, answers, classes, weights=None),
+        "quadratic_kappa": _kappa(labels, answers, classes, weights="quadratic"),
+        "log_loss": float(log_losses(predictions).mean()),
+        "brier": float(brier_scores(predictions).mean()),
+        "ece": expected_calibration_error(predictions.confidences, answers == labels),
         "confusion_matrix": scores["confusion_matrix"],
         "per_class": scores["per_class"],
     }
+
+
+def log_losses(predictions: Predictions) -> NDArray[np.float64]:
+    """Minus the logarithm of the probability of the truth, of each example: `[n] float64`."""
+    probabilities = predictions.probabilities.astype(np.float64)
+    chosen = probabilities[np.arange(len(predictions.labels)), predictions.labels]
+    losses: NDArray[np.float64] = -np.log(np.clip(chosen, SMALLEST_PROBABILITY, 1.0))
+    return losses
+
+
+def brier_scores(predictions: Predictions) -> NDArray[np.float64]:
+    """The squared error summed over all classes, of each example: `[n] float64` from 0 to 2.
+
+    As G. W. Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather Review 78 (1950),
+    has it. Those who score two classes by the error of one of them get half of this.
+    """
+    errors = predictions.probabilities.astype(np.float64)
+    errors[np.arange(len(predictions.labels)), predictions.labels] -= 1.0
+    scores: NDArray[np.float64] = (errors**2).sum(axis=1)
+    return scores
 
 
 def majority_baseline(
@@ -86,6 +114,15 @@ def confident_mistakes(predictions: Predictions, limit: int) -> list[int]:
     answers, confidences = predictions.answers, predictions.confidences
     wrong = [int(row) for row in np.flatnonzero(answers != predictions.labels)]
     return sorted(wrong, key=lambda row: (-float(confidences[row]), predictions.ids[row]))[:limit]
+
+
+def least_certain(predictions: Predictions, limit: int) -> list[int]:
+    """Rows of the `limit` examples whose two most probable classes are closest, closest first; equals by their ids."""
+    if predictions.probabilities.shape[1] < 2:
+        return []
+    best = np.sort(predictions.probabilities, axis=1)
+    margins = best[:, -1] - best[:, -2]
+    return sorted(range(len(margins)), key=lambda row: (float(margins[row]), predictions.ids[row]))[:limit]
 
 
 def wilson_interval(rate: float, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -118,6 +155,15 @@ def _scores(labels: NDArray[np.int64], answers: NDArray[np.int64], classes: Sequ
             for index, name in enumerate(classes)
         },
     }
+
+
+def _kappa(
+    labels: NDArray[np.int64], answers: NDArray[np.int64], classes: Sequence[str], *, weights: str | None
+) -> float | None:
+    """Agreement beyond chance. The quadratic one means something only if the order of `classes` does, as of grades."""
+    if len(np.union1d(labels, answers)) < 2:
+        return None
+    return float(cohen_kappa_score(labels, answers, labels=range(len(classes)), weights=weights))
 
 
 def _check(predictions: Predictions, classes: Sequence[str]) -> None:
