@@ -1,219 +1,132 @@
 """Predict the diagnosis of image files with an exported model.
 
-Usage: python -m trainer.predict --model=DIR [--output=FILE.csv] PATH [PATH ...]
+Usage: python -m trainer.predict --model=DIR [--output=FILE] [--format=csv|jsonl|table] PATH [PATH ...]
 
-A PATH is an image file or a folder of them, of any format that conversion reads, and seen as conversion sees it.
-Each of these may be in Cloud Storage: --model=gs://lab/runs/cervix/r --output=gs://lab/out.csv gs://lab/new_images
-Without --output a table is printed; with it a CSV file is written: path, class, confidence, a column of probability for
-each class, and error. A file that can't be read as an image gets a row with its error, the others go on, and the exit
-code is 1.
+A PATH is an image file or a folder of them, of any format that conversion reads, and seen as conversion sees it. It may
+be in Cloud Storage, and so may the model and what is written. However many there are, rows come as they are found, and
+memory doesn't grow with them; a file of results appears when it is complete.
+
+Examples:
+  python -m trainer.predict --model=runs/cervix/RUN new_images/
+      a table of each image, its most probable diagnosis and the confidence in it
+  python -m trainer.predict --model=runs/cervix/RUN --output=out.csv --top_k=3 new_images/ cell.png
+      a CSV file with the three most probable diagnoses in each row, and the probability of each
+  python -m trainer.predict --model=runs/cervix/RUN --format=jsonl new_images/ | jq 'select(.abstained)'
+      rows as JSON, here those whose confidence is below the threshold that the model recommends
+  python -m trainer.predict --model=runs/cervix/RUN --threshold=0.9 --output=out.csv new_images/
+      the column `abstained` is true where the confidence is below 0.9
+  python -m trainer.predict --model=runs/cervix/RUN --group_by=folder --group_output=slides.csv new_images/
+      a verdict on each sub-folder: the mean of the probabilities of its images
+  python -m trainer.predict --model=gs://lab/runs/cervix/RUN --output=gs://lab/out.csv gs://lab/new_images
+      all of it in Cloud Storage
+
+Columns: path, group (if --group_by or --group_output is given), class, confidence, abstained (if there is a threshold),
+class_2, confidence_2, … (up to --top_k), a column of probability for each class, and error. A file that can't be read
+as an image gets a row with its error, and the others go on.
+
+Exit codes: 0 every file was predicted, 1 some could not be, 2 the request is wrong, 143 stopped by SIGTERM.
 """
 
-import csv
-import io
+import os
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
+from itertools import islice
+from typing import TYPE_CHECKING
 
-import numpy as np
 from absl import flags
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from data_pipeline import cli
-from data_pipeline.images import ImageRefusedError, as_png, decode
-from data_pipeline.storage import in_bucket, write_atomic
-from trainer.images_named import is_image_name
+from trainer import predict_request
+from trainer.predict_groups import Verdict, Verdicts
+from trainer.predict_output import StandardOutput, tidied_on_sigterm
+from trainer.predict_output import output_of as output_of  # for bench_input
+from trainer.predict_request import Request, define_flags, model_is_remote, request_of
+from trainer.predict_stream import predict as predict
+from trainer.predict_table import FORMS, Wanted, printable
+from trainer.predict_table import as_csv as as_csv
 from trainer.run_folder import model_folder
 
 if TYPE_CHECKING:
     from trainer.export import Served
 
-BATCH = 32
-PROBE_BYTES = 1 << 16
-READERS = 8  # a bucket answers slowly, and many at once
+GROUPS_SHOWN = 50
 
 
-class Image(Protocol):
-    """A file to predict: a `Path`, or an object in a bucket. Its text is its name."""
-
-    def read_bytes(self) -> bytes: ...
-
-
-class Output(Protocol):
-    """Where the table goes."""
-
-    def check(self, images: Sequence[Image]) -> None: ...
-    def write(self, data: bytes) -> None: ...
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One file's row: `probabilities` is `[classes]`, or None beside an `error`."""
-
-    path: str
-    probabilities: NDArray[np.float32] | None
-    error: str = ""
-
-
-def predict(served: "Served", paths: Sequence[Image]) -> Iterator[Prediction]:
-    """A prediction for each of `paths`, in order. A bad file is a row with its error."""
-    with ThreadPoolExecutor(READERS) as pool:
-        yield from _predicted(served, paths, pool)
+def predict_to(request: Request, served: "Served") -> int:
+    """Predict all images of a request and write what it asks for; how many could not be predicted."""
+    wanted = Wanted(served.classes, request.top_k, request.threshold_of(served.threshold), request.names_groups)
+    form = FORMS[request.form](wanted, max(len(printable(str(image))) for image in request.named.images))
+    of = request.groups.of
+    verdicts = Verdicts(of, classes=len(served.classes))
+    failed = 0
+    rows = predict(served, request.named.images, batch_size=request.batch_size)
+    bar = tqdm(
+        rows, total=len(request.named.images), desc="predict", unit="image", leave=False, disable=_shares_tty(request)
+    )
+    with request.output.opened() if request.output else nullcontext(StandardOutput()) as out:
+        out.write(form.header().encode(errors="backslashreplace"))
+        for number, row in enumerate(bar):
+            failed += row.probabilities is None
+            if of:
+                verdicts.add(number, row.probabilities)
+            out.write(form.row(row, of[number] if of else "").encode(errors="backslashreplace"))
+    if request.output:
+        print(f"Predictions: {request.output} ({len(request.named.images)} files)")
+    if of:
+        _tell_verdicts(request, wanted, verdicts.rows())
+    return failed
 
 
-def _predicted(served: "Served", paths: Sequence[Image], pool: ThreadPoolExecutor) -> Iterator[Prediction]:
-    for start in range(0, len(paths), BATCH):
-        batch = paths[start : start + BATCH]
-        contents = list(pool.map(read_image, batch))
-        good = [data for data in contents if isinstance(data, bytes)]
-        results = iter(served.probabilities(good) if good else ())
-        for path, data in zip(batch, contents, strict=True):
-            if isinstance(data, str):
-                yield Prediction(str(path), None, data)
-            else:
-                yield Prediction(str(path), next(results))
+def _shares_tty(request: Request) -> bool:
+    """Whether rows go where the progress bar would be."""
+    return request.output is None and sys.stdout.isatty()
 
 
-def read_image(path: Image) -> bytes | str:
-    """A file as the served model takes it, or what is wrong with it.
-
-    The file itself where TensorFlow sees in it what conversion sees; else (turned by EXIF, TIFF, 16 bits, …) the
-    pixels that conversion sees, as PNG.
-    """
-    try:
-        data = path.read_bytes()
-        image = decode(data)
-        return data if image.plain else as_png(image.pixels)
-    except OSError as error:
-        return f"can't be read: {error.strerror}"
-    except ImageRefusedError as error:
-        return str(error)
-
-
-def find_images(arguments: Sequence[str]) -> list[Image]:
-    """The files named, and the image files below the folders named. Raises `RequestError`."""
-    found: list[Image] = []
-    for argument in arguments:
-        if in_bucket(argument):
-            from trainer.remote_files import bucket_images
-
-            found += bucket_images(argument)
-            continue
-        path = Path(argument)
-        try:
-            path.stat()
-        except OSError as error:
-            raise cli.RequestError(f"{path} can't be read: {error.strerror}. To fix it: check the path.") from error
-        found += sorted(file for file in path.rglob("*") if _is_image(file, path)) if path.is_dir() else [path]
-    if not found:
-        raise cli.RequestError("No image to predict. To fix it: python -m trainer.predict --model=DIR PATH [PATH ...]")
-    return found
-
-
-@dataclass(frozen=True)
-class FileOutput:
-    """A file to write."""
-
-    path: Path
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-    def check(self, images: Sequence[Image]) -> None:
-        """Raises `RequestError` if it is no place for the result; one of the images isn't."""
-        check_output(self.path, [image for image in images if isinstance(image, Path)])
-
-    def write(self, data: bytes) -> None:
-        write_atomic(self.path, data)
-
-
-def output_of(value: str) -> Output | None:
-    """What `--output` names; None if it names nothing. Raises `RequestError`."""
-    if in_bucket(value):
-        from trainer.remote_files import BucketOutput
-
-        return BucketOutput.of(value)
-    return FileOutput(Path(value)) if value else None
-
-
-def check_output(path: Path, images: Sequence[Path]) -> None:
-    """Raises `RequestError` if `path` is no place for the result; one of the images isn't."""
-    fix = "name a file in a folder that exists and that this user may write to"
-    reason = ""
-    try:
-        if path.is_dir():
-            reason = "a folder has that name"
-        if path.exists() and any(path.samefile(image) for image in images):
-            reason = "it is one of the images"
-        with tempfile.TemporaryFile(dir=path.absolute().parent) as file:
-            file.write(bytes(PROBE_BYTES))
-    except OSError as error:
-        reason = str(error.strerror)
-    if reason:
-        raise cli.invalid_flag("output", expected="a file to write", received=str(path), fix=f"{fix} ({reason})")
-
-
-def _is_image(file: Path, folder: Path) -> bool:
-    return is_image_name(file.relative_to(folder)) and file.is_file()
-
-
-def as_csv(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
-    """All predictions as CSV text."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "class", "confidence", *(f"probability_{name}" for name in classes), "error"])
-    for row in predictions:
-        if row.probabilities is None:
-            writer.writerow([row.path, "", "", *("" for _ in classes), row.error])
-        else:
-            best = int(row.probabilities.argmax())
-            shares = [f"{share:.6f}" for share in row.probabilities]
-            writer.writerow([row.path, classes[best], shares[best], *shares, ""])
-    return text.getvalue()
-
-
-def as_table(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
-    """All predictions for a person to read."""
-    width = max(len(row.path) for row in predictions)
-    lines = []
-    for row in predictions:
-        if row.probabilities is None:
-            lines.append(f"{row.path:<{width}}  {row.error}")
-        else:
-            best = int(row.probabilities.argmax())
-            lines.append(f"{row.path:<{width}}  {row.probabilities[best]:6.1%}  {classes[best]}")
-    return "\n".join(lines)
+def _tell_verdicts(request: Request, wanted: Wanted, verdicts: Sequence[Verdict]) -> None:
+    """Write the verdicts where they were asked for, or show the first of them."""
+    if request.group_output:
+        form = FORMS[request.group_form](wanted, max(len(printable(row.group)) for row in verdicts))
+        with request.group_output.opened() as out:
+            for text in (form.verdict_header(), *(form.verdict(row) for row in verdicts)):
+                out.write(text.encode(errors="backslashreplace"))
+        print(f"Verdicts: {request.group_output} ({len(verdicts)} groups)")
+        return
+    # Beside rows that another program may read, this is for the person who watches.
+    file = sys.stdout if request.output is None and request.form == "table" else sys.stderr
+    shown = list(islice(verdicts, GROUPS_SHOWN))
+    form = FORMS["table"](wanted, max(len("group"), *(len(printable(row.group)) for row in shown)))
+    lines = [f"\nGroups: {request.groups.description}\n", form.verdict_header(), *map(form.verdict, shown)]
+    if len(verdicts) > len(shown):
+        lines.append(f"… and {len(verdicts) - len(shown)} more: --group_output=FILE writes them all.\n")
+    print("".join(lines), end="", file=file, flush=True)
 
 
 def main(argv: Sequence[str]) -> None:
     """Predict the files of the command line."""
-    images = find_images(argv[1:])
-    output = output_of(flags.FLAGS.output or "")
-    if output:
-        output.check(images)
-    with model_folder(flags.FLAGS.model) as folder:
+    request = request_of(flags.FLAGS, argv[1:])
+    with ExitStack() as stack:
+        if model_is_remote(flags.FLAGS):
+            stack.enter_context(tidied_on_sigterm())
+        folder = stack.enter_context(model_folder(flags.FLAGS.model))
         from trainer.export import load_served  # only now: it imports TensorFlow, which takes seconds
 
         served = load_served(folder)
-    rows = list(tqdm(predict(served, images), total=len(images), desc="predict", unit="image", leave=False))
-    if output:
-        output.write(as_csv(rows, served.classes).encode(errors="backslashreplace"))
-        print(f"Predictions: {output} ({len(rows)} files)")
-    else:
-        print(as_table(rows, served.classes))
-    failed = sum(row.probabilities is None for row in rows)
+    if request.named.again:
+        cli.say(f"{request.named.again} of the files were named more than once, and are predicted once.")
+    try:
+        with tidied_on_sigterm():
+            failed = predict_to(request, served)
+    except BrokenPipeError:  # who reads the rows has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(cli.EXIT_FAULT) from None
     if failed:
-        print(f"{failed} of {len(rows)} files could not be predicted.", file=sys.stderr)
+        cli.say(f"{failed} of {len(request.named.images)} files could not be predicted.")
         raise SystemExit(cli.EXIT_FAULT)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("model", None, "An exported model: RUN/model, or the run's folder; on a disk or at gs://.")
-    flags.DEFINE_string("output", None, "CSV file to write, on a disk or at gs://. By default a table is printed.")
-    flags.mark_flag_as_required("model")
+    define_flags()
+    flags.adopt_module_key_flags(predict_request)  # for --help
     cli.run(main)

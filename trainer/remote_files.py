@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import BinaryIO, Self
 
 from data_pipeline.bucket import Blob, BucketFolder, ConflictError
 from data_pipeline.cli import RequestError, invalid_flag
@@ -74,15 +74,16 @@ class BucketOutput:
 
     folder: BucketFolder
     name: str
+    flag: str = "output"  # that names it
 
     @classmethod
-    def of(cls, address: str) -> Self:
+    def of(cls, address: str, *, flag: str = "output") -> Self:
         """Raises `RequestError` if it names no file, or none that can be written."""
         folder, name = _object(address)
         if not name or address.endswith("/"):
-            fix = f"for example --output={BUCKET_SCHEME}my-bucket/predictions.csv"
-            raise invalid_flag("output", expected="the address of a file to write", received=address, fix=fix)
-        return cls(folder, name)
+            fix = f"for example --{flag}={BUCKET_SCHEME}my-bucket/predictions.csv"
+            raise invalid_flag(flag, expected="the address of a file to write", received=address, fix=fix)
+        return cls(folder, name, flag)
 
     def __str__(self) -> str:
         return f"{self.folder}/{self.name}"
@@ -91,13 +92,22 @@ class BucketOutput:
         """Write something beside it, and take it away again. Raises `RequestError` if that can't be done."""
         if str(self) in map(str, images):
             fix = "name another file (it is one of the images)"
-            raise invalid_flag("output", expected="a file to write", received=str(self), fix=fix)
+            raise invalid_flag(self.flag, expected="a file to write", received=str(self), fix=fix)
         probe = f".probe-{uuid.uuid4().hex}"
         self.folder.write(probe, b"", generation=0)
         self.folder.delete([probe])
 
     def write(self, data: bytes) -> None:
         self.folder.write(self.name, data)
+
+    @contextmanager
+    def opened(self) -> Iterator[BinaryIO]:
+        """A file of this machine that is uploaded when the block ends without an error."""
+        with tempfile.TemporaryDirectory(prefix="output-") as folder:
+            path = Path(folder) / "output"
+            with path.open("wb") as file:
+                yield file
+            self.folder.write(self.name, path)
 
 
 def _object(address: str) -> tuple[BucketFolder, str]:
