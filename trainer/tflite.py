@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from data_pipeline.cli import FaultError
 from data_pipeline.storage import write_atomic
 from trainer.input_pipeline import to_unit_range
-from trainer.models import logits_of
+from trainer.models import LOGITS
 from trainer.served_images import decode_served
 from trainer.serving_graph import SIGNATURE, calibrated, mean_of_views, turned
 
@@ -40,7 +40,9 @@ class _Lite(tf.Module):  # type: ignore[misc]
 
     def __init__(self, model: keras.Model, *, image_size: int, temperature: float, views: int) -> None:
         super().__init__()
-        self._network, self._temperature, self._views = logits_of(model), temperature, views
+        self._temperature, self._views = temperature, views
+        # With a name of its own: Keras would number it, and the numbers would be in the file.
+        self._network = keras.Model(model.inputs[0], model.get_layer(LOGITS).output, name="network")
         # The converter finds a Keras model's weights only if they are listed: else it leaves them out, without a word.
         self._weights = [variable.value for variable in self._network.variables]
         spec = tf.TensorSpec([None, image_size, image_size, 3], tf.float32, name="image")

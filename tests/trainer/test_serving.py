@@ -17,8 +17,8 @@ from data_pipeline.manifest import Manifest
 from tests.conftest import run_module
 from tests.trainer.test_run import metrics_of
 from trainer.export import load_served
-from trainer.input_pipeline import decode_any
 from trainer.records import RecordReader
+from trainer.served_images import decode_served
 
 
 def test_predict_evaluate_and_the_test_agree_on_the_same_images(
@@ -50,28 +50,36 @@ def test_predict_evaluate_and_the_test_agree_on_the_same_images(
     assert json.loads(done.stdout)["test"] == test
 
 
-def test_the_saved_model_serves_any_format_and_size_without_this_package(finished_run: Path, images: Path) -> None:
+def test_the_saved_model_serves_any_format_and_size_without_this_package(
+    finished_run: Path, images: Path, tmp_path: Path
+) -> None:
+    """In a fresh process that can import TensorFlow alone, and to the same numbers."""
     program = """
-import io, sys, tensorflow as tf
-from PIL import Image
+import json, sys, tensorflow as tf
 serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
-picture = Image.open(sys.argv[2]).convert("RGB")
-files = []
-for size, form in (((48, 48), "PNG"), ((48, 48), "BMP"), ((31, 77), "PNG"), ((300, 200), "JPEG"), ((48, 48), "GIF")):
-    out = io.BytesIO(); picture.resize(size, Image.Resampling.BILINEAR).save(out, form); files.append(out.getvalue())
-answer = serve(images=tf.constant(files))
-assert answer["probabilities"].shape == (5, 3), answer
-assert abs(answer["probabilities"][0] - answer["probabilities"][1]).numpy().max() < 1e-6
+answer = serve(images=tf.constant([open(path, "rb").read() for path in sys.argv[2:]]))
 assert not any(name.split(".")[0] in ("trainer", "data_pipeline") for name in sys.modules)
-print(*[name.decode() for name in answer["class"].numpy()])
+names = [name.decode() for name in answer["class"].numpy()]
+print(json.dumps([names, answer["confidence"].numpy().tolist(), answer["probabilities"].numpy().tolist()]))
 """
-    image = next((images / "gland" / "red").iterdir())
+    picture = Image.open(next((images / "gland" / "red").iterdir())).convert("RGB")
+    paths = []
+    for number, (size, form) in enumerate(
+        (((48, 48), "PNG"), ((48, 48), "BMP"), ((31, 77), "PNG"), ((300, 200), "JPEG"), ((48, 48), "GIF"))
+    ):
+        paths.append(tmp_path / f"{number}.{form.lower()}")
+        picture.resize(size, Image.Resampling.BILINEAR).save(paths[-1], form)
     done = subprocess.run(
-        [sys.executable, "-c", program, str(finished_run / "model"), str(image)],
+        [sys.executable, "-I", "-c", program, str(finished_run / "model"), *map(str, paths)],
         cwd=images, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["red"] * 5
+    names, confidences, probabilities = json.loads(done.stdout)
+    assert names == ["red"] * 5
+    here = load_served(finished_run).probabilities([path.read_bytes() for path in paths])
+    np.testing.assert_allclose(probabilities, here, atol=1e-5)
+    np.testing.assert_allclose(confidences, here.max(axis=1), atol=1e-5)
+    np.testing.assert_allclose(probabilities[0], probabilities[1], atol=1e-6)
 
 
 def test_the_fourth_byte_of_a_bmp_is_no_transparency() -> None:
@@ -79,8 +87,9 @@ def test_the_fourth_byte_of_a_bmp_is_no_transparency() -> None:
     pixels[..., 3] = 0
     header = struct.pack("<2sIHHI", b"BM", 54 + pixels.nbytes, 0, 0, 54)
     header += struct.pack("<IiiHHIIiiII", 40, 32, 32, 1, 32, 0, pixels.nbytes, 0, 0, 0, 0)
-    seen = decode_any(tf.constant(header + pixels.tobytes()), 32).numpy()
-    assert (seen == 100).all()
+    seen, last = decode_served(tf.constant(header + pixels.tobytes()), image_size=32)
+    assert (seen.numpy() == 100).all()
+    assert last.numpy().tolist() == [100] * 3
 
 
 def test_prediction_sees_an_image_as_conversion_does(finished_run: Path, tmp_path: Path) -> None:
