@@ -1,14 +1,15 @@
-"""The figures of a report: one function each, from plain numbers to an inline SVG and the words that describe it.
+"""What the figures of a report share: the frame, from a drawing by matplotlib to an inline SVG and words for it.
 
-    figure = loss_curve(history, best_epoch=12)
+    figure = draw("Loss", "Loss over 5 epochs: …", lines, paint)
     figure.svg, figure.description
 
-Colours are the page's CSS variables, so one drawing serves the light page, the dark page and the printer; lettering is
-text in the page's font, so it can be selected and read aloud. Equal numbers give equal text.
+Figures are in `plots_training` and `plots_scores`. Colours are the page's CSS variables, so one drawing serves the
+light page, the dark page and the printer; lettering is text in the page's font, so it can be selected and read aloud.
+Equal numbers give equal text.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
@@ -16,18 +17,20 @@ from typing import Any
 import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import MaxNLocator, PercentFormatter
-
-History = Sequence[Mapping[str, float]]
+from matplotlib.ticker import FixedLocator, PercentFormatter
 
 # matplotlib knows no CSS variables: it draws in these stand-ins, which are then exchanged.
-_COLOURS = {"ink": "#010101", "muted": "#010102", "grid": "#010103", "train": "#010104", "validation": "#010105"}
-_SIZE_INCHES = (4.4, 2.7)
+COLOURS = {
+    name: f"#0101{number:02x}"
+    for number, name in enumerate(("ink", "muted", "grid", "train", "validation", "test", "good", "poor"), start=1)
+}
+WIDE_INCHES = (4.4, 2.7)
+SQUARE_INCHES = (2.05, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a chart: the key of `history` it shows, its name, CSS colour variable and matplotlib line style."""
+    """One line of a chart: what it shows of the data, its name, CSS colour variable and matplotlib line style."""
 
     key: str
     name: str
@@ -50,75 +53,37 @@ class Figure:
     lines: tuple[Line, ...]
 
 
-def loss_curve(history: History, *, best_epoch: int) -> Figure:
-    """Loss by epoch, train against validation."""
-    lines = (
-        Line("train_loss", "train", "train", "--"),
-        Line("validation_loss", "validation", "validation", "-"),
-    )
-    return _curve("Loss", lines, history, best_epoch)
+def draw(
+    name: str,
+    description: str,
+    lines: Sequence[Line],
+    paint: Callable[[Any], None],
+    *,
+    size_inches: tuple[float, float] = WIDE_INCHES,
+    rows: Sequence[float] = (1,),
+) -> Figure:
+    """The figure that `paint` draws on its axes: one, or one for each of `rows`, which are their relative heights.
 
-
-def accuracy_curve(history: History, *, best_epoch: int) -> Figure:
-    """Accuracy by epoch, train against validation, plain and balanced."""
-    lines = (
-        Line("train_accuracy", "train", "train", "--"),
-        Line("validation_accuracy", "validation", "validation", "-"),
-        Line("validation_balanced_accuracy", "validation, balanced", "validation", ":"),
-    )
-    return _curve("Accuracy", lines, history, best_epoch)
-
-
-def _curve(name: str, wanted: Sequence[Line], history: History, best_epoch: int) -> Figure:
-    lines = tuple(line for line in wanted if any(line.key in row for row in history))
-    description = _describe(name, lines, history, best_epoch)
+    `name` must be its own on a page: the ids in the SVG are made from it.
+    """
     with matplotlib.rc_context(_style(name)):
-        canvas = Canvas(figsize=_SIZE_INCHES, layout="constrained")
-        axes = canvas.add_subplot()
-        for line in lines:
-            rows = [row for row in history if line.key in row]
-            marker = "o" if len(rows) == 1 else ""
-            colour = _COLOURS[line.colour]
-            axes.plot(
-                [row["epoch"] for row in rows],
-                [row[line.key] for row in rows],
-                color=colour, linestyle=line.style, marker=marker,
-            )  # fmt: skip
-        _mark_best(axes, lines, history, best_epoch)
-        axes.set_xlabel("epoch")
-        axes.margins(x=0.02)
-        if name == "Accuracy":
-            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, min_n_ticks=1))
-        svg = _svg(canvas, description)
-    return Figure(name, svg, description, lines)
+        canvas = Canvas(figsize=size_inches, layout="constrained")
+        axes = canvas.subplots(len(rows), 1, sharex=True, height_ratios=rows)
+        paint(axes)
+        svg = _svg(canvas, description, size_inches)
+    return Figure(name, svg, description, tuple(lines))
 
 
-def _mark_best(axes: Any, lines: Sequence[Line], history: History, best_epoch: int) -> None:
-    axes.axvline(best_epoch, color=_COLOURS["ink"], linewidth=0.8, linestyle=(0, (1, 2)))
-    best = [row for row in history if row["epoch"] == best_epoch]
-    for line in lines:
-        if line.colour == "validation" and line.style == "-" and best and line.key in best[0]:
-            axes.plot(best_epoch, best[0][line.key], "o", color=_COLOURS["validation"], clip_on=False)
-    first, last = history[0]["epoch"], history[-1]["epoch"]
-    leftwards = best_epoch > (first + last) / 2
-    axes.annotate(
-        f"best: {best_epoch}", (best_epoch, 1), xycoords=("data", "axes fraction"),
-        xytext=(-4 if leftwards else 4, 3), textcoords="offset points", ha="right" if leftwards else "left",
-        color=_COLOURS["ink"],
-    )  # fmt: skip
-
-
-def _describe(name: str, lines: Sequence[Line], history: History, best_epoch: int) -> str:
-    ends = []
-    for line in lines:
-        values = [row[line.key] for row in history if line.key in row]
-        ends.append(f"{line.name} from {values[0]:.3f} to {values[-1]:.3f}")
-    return f"{name} over {len(history)} epochs: {'; '.join(ends)}. The best epoch is {best_epoch}."
+def square(axes: Any, *, ticks: Sequence[float] = (0, 0.5, 1)) -> None:
+    """Both axes from 0 to 100 %."""
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(FixedLocator(list(ticks)))
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
 def _style(name: str) -> dict[str, Any]:
-    ink, muted, grid = _COLOURS["ink"], _COLOURS["muted"], _COLOURS["grid"]
+    ink, muted, grid = COLOURS["ink"], COLOURS["muted"], COLOURS["grid"]
     return {
         "svg.fonttype": "none",
         # A salt of its own keeps the ids of two figures on one page apart.
@@ -147,7 +112,7 @@ def _style(name: str) -> dict[str, Any]:
     }
 
 
-def _svg(canvas: Any, description: str) -> Markup:
+def _svg(canvas: Any, description: str, size_inches: tuple[float, float]) -> Markup:
     """`canvas` as an SVG element without background, fixed size, fonts, metadata or ids that nothing refers to."""
     text = StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -156,8 +121,14 @@ def _svg(canvas: Any, description: str) -> Markup:
     body = svg[svg.index("</style>") : svg.rindex("</svg>")].partition("</defs>")[2]
     body = re.sub(r'<g id="[^"]*"', "<g", body).replace("xlink:href", "href")
     body = re.sub(r" font-family: [^;]*;", "", body)
-    for name, stand_in in _COLOURS.items():
+    body = re.sub(r' d="[^"]*"', _rounded, body)
+    for name, stand_in in COLOURS.items():
         body = body.replace(stand_in, f"var(--{name})")
-    width, height = (72 * inches for inches in _SIZE_INCHES)
+    width, height = (72 * inches for inches in size_inches)
     head = Markup('<svg viewBox="0 0 {:g} {:g}" role="img" aria-label="{}">').format(width, height, description)
     return head + Markup(body) + Markup("</svg>")
+
+
+def _rounded(path: re.Match[str]) -> str:
+    """A hundredth of a point is finer than any screen, and a third of the letters."""
+    return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", re.sub(r"\s+", " ", path[0]))

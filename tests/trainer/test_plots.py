@@ -1,10 +1,11 @@
-"""The figures of a report: page colours, page font, words for those who can't see them, no stray ids."""
+"""The figures of a training: page colours, page font, words for those who can't see them, no stray ids."""
 
 import re
 
 import pytest
 
-from trainer.plots import Figure, accuracy_curve, loss_curve
+from trainer.plots import Figure
+from trainer.plots_training import accuracy_curve, loss_curve, speed_curve
 
 HISTORY = [
     {
@@ -59,3 +60,9 @@ def test_a_loss_that_is_no_number_leaves_a_gap_and_no_error() -> None:
 def test_a_line_without_numbers_is_left_out_of_the_legend() -> None:
     rows = [{"epoch": row["epoch"], "train_loss": row["train_loss"]} for row in HISTORY]
     assert [line.name for line in loss_curve(rows, best_epoch=3).lines] == ["train"]
+
+
+def test_speed_begins_at_zero_so_that_small_changes_look_small() -> None:
+    figure = speed_curve([row | {"images_per_s": 200.0 + row["epoch"]} for row in HISTORY])
+    assert figure.description == "Images trained on a second: from 201 to 205 over 5 epochs."
+    assert ">0</text>" in figure.svg
