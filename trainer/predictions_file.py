@@ -43,7 +43,7 @@ def write_predictions(
 ) -> Path:
     """Write `predictions.csv` into `folder`, whole or not at all, and return its path."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\r\n")  # with "\n" alone, a "\r" in a name isn't quoted
     writer.writerow([*_FIXED, *(_PREFIX + name for name in classes)])
     for split, predictions in ((VALIDATION, validation), (TEST, test)):
         if predictions is not None:

@@ -62,7 +62,7 @@ def test_weights_say_what_scikit_learn_says_of_the_repeated_examples(n: int, cla
         predictions.ids, predictions.groups, predictions.labels, rounded / rounded.sum(axis=1, keepdims=True)
     )
     _, found = group_numbers(predictions.groups)
-    counts = np.concatenate(list(resamples(found, seed=1, draws=15)))
+    counts = np.concatenate(list(resamples(found, seed=1, draws=8)))
     scores = Tally.of(predictions, range(classes)).scores(counts) | Ranking.of(predictions).areas(counts)  # type: ignore[arg-type]
     for draw, row in enumerate(counts):
         for name, value in brute_force(repeated(predictions, row), classes).items():

@@ -16,6 +16,7 @@ from trainer.metrics import (
     Predictions,
     compute_metrics,
     confident_mistakes,
+    least_certain,
     majority_baseline,
     wilson_interval,
 )
@@ -158,3 +159,30 @@ def test_predictions_that_mean_nothing_are_refused(labels: list[int], probabilit
 def test_a_group_for_each_example_is_demanded() -> None:
     with pytest.raises(ValueError, match=r"Expected 2 groups.*Received 1 groups"):
         compute_metrics(replace(predictions_of([0, 1], [0, 1]), groups=("only-one",)), CLASSES)
+
+
+def test_kappa_brier_and_calibration_error_of_a_case_worked_by_hand() -> None:
+    # Accuracy 5/7. By chance 4/7 · 4/7 + 2/7 · 2/7 + 1/7 · 1/7 = 21/49 would agree. Confidence is 0.8 throughout.
+    metrics = compute_metrics(predictions_of([0, 0, 0, 0, 1, 1, 2], [0, 0, 0, 1, 1, 0, 2]), CLASSES)
+    assert metrics["cohen_kappa"] == pytest.approx((5 / 7 - 3 / 7) / (1 - 3 / 7))
+    # Two answers are one class off. By chance (8 + 8) · 1 + 2 · 2 · 1 + 2 · 4 · 4 of 49 would be.
+    assert metrics["quadratic_kappa"] == pytest.approx(1 - (2 / 7) / (52 / 49))
+    assert metrics["brier"] == pytest.approx((5 * (0.04 + 2 * 0.01) + 2 * (0.81 + 0.64 + 0.01)) / 7, rel=1e-6)
+    assert metrics["ece"] == pytest.approx(0.8 - 5 / 7, rel=1e-6)
+
+
+def test_where_chance_is_perfect_too_there_is_no_kappa() -> None:
+    metrics = compute_metrics(predictions_of([1, 1], [1, 1]), CLASSES)
+    assert (metrics["cohen_kappa"], metrics["quadratic_kappa"]) == (None, None)
+    assert compute_metrics(predictions_of([1, 1], [1, 0]), CLASSES)["cohen_kappa"] == 0.0
+
+
+def test_the_least_certain_come_first_by_their_margin() -> None:
+    probabilities = np.array([[0.5, 0.45, 0.05], [0.4, 0.3, 0.3], [0.34, 0.33, 0.33], [0.9, 0.1, 0.0]], np.float32)
+    predictions = Predictions(("d", "c", "b", "a"), ("g",) * 4, np.array([0, 1, 0, 1]), probabilities)
+    assert least_certain(predictions, 9) == [2, 0, 1, 3]
+    assert least_certain(predictions, 1) == [2]
+    level = replace(predictions, probabilities=np.tile(probabilities[1], (4, 1)))
+    assert least_certain(level, 9) == [3, 2, 1, 0]
+    alone = replace(predictions, probabilities=np.ones((4, 1), np.float32))
+    assert least_certain(alone, 9) == []
