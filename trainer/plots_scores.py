@@ -143,16 +143,24 @@ def _panel(
 ) -> Figure:
     def paint(axes: Any) -> None:
         extra(axes)
-        # Between two thresholds nothing is scored: a straight line there would promise what no threshold gives.
-        style = "steps-post" if kind == "pr" else "default"
         for other, curve in curves.items():
             if other != name:
-                axes.plot(curve[keys[0]], curve[keys[1]], color=COLOURS["grid"], linewidth=1, drawstyle=style)
-        axes.plot(curves[name][keys[0]], curves[name][keys[1]], color=COLOURS["train"], drawstyle=style)
+                _plot(axes, curve, keys, color=COLOURS["grid"], linewidth=1)
+        _plot(axes, curves[name], keys, color=COLOURS["train"])
         square(axes)
 
     figure = draw(f"{kind} {number}", words, (), paint, size_inches=SQUARE_INCHES)
     return Figure(name, figure.svg, figure.description, ())
+
+
+def _plot(axes: Any, curve: Curve, keys: tuple[str, str], **style: Any) -> None:
+    """Precision is a staircase: a straight line between two thresholds would promise what no threshold gives.
+
+    Davis and Goadrich, "The Relationship Between Precision-Recall and ROC Curves", ICML 2006.
+    """
+    x, y = (curve[key] for key in keys)
+    steps = "steps-pre" if x[0] < x[-1] else "steps-post"
+    axes.plot(x, y, drawstyle=steps if keys[1] == "precision" else "default", **style)
 
 
 def _note(axes: Any, text: str, x: float, y: float) -> None:

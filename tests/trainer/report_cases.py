@@ -1,18 +1,22 @@
 """Two runs to report on: a rich one with everything there is, and a poor one of a handful of images."""
 
 from dataclasses import replace
+from functools import cache
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from data_pipeline.manifest import Counts, Grouping, Manifest, NearDuplicates, QuarantineRow, SplitCounts
+from trainer.abstention import abstention_scores, selective_scores
 from trainer.gradcam import overlay, place
-from trainer.metrics import Predictions, compute_metrics, confident_mistakes, majority_baseline
+from trainer.groups_scored import by_group
+from trainer.metrics import Predictions, confident_mistakes, majority_baseline
+from trainer.report_curves import report_curves
 from trainer.report_inputs import Example, GroupResult, ReportInputs
+from trainer.scores import split_scores
 
 CLASSES = (
     "carcinoma_in_situ", "light_dysplastic", "moderate_dysplastic", "normal_columnar", "normal_intermediate",
@@ -31,82 +35,23 @@ def predictions(n: int = 210) -> Predictions:
     logits[np.arange(n), labels] += 2.4
     # Dysplasias of neighbouring grades are what such networks confuse.
     logits[labels == 2, 6] += 1.3
-    probabilities = np.exp(logits)
+    probabilities = np.exp(1.4 * logits)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     ids = tuple(f"{CLASSES[label]}/1491433{70 + row // TILES}-{row:03d}.jpg" for row, label in enumerate(labels))
     groups = tuple(f"smear:1491433{70 + row // TILES}" for row in range(n))
     return Predictions(ids, groups, labels.astype(np.int64), probabilities.astype(np.float32))
 
 
-def split_of(predictions: Predictions, classes: tuple[str, ...], *, by_group: bool = True) -> Row:
-    """All that `metrics.json` says of a split; the intervals are as wide as they may be, and not computed."""
-    scores = compute_metrics(predictions, classes)
-    rows, truth = predictions.probabilities, predictions.labels
-    areas = {name: _areas(truth == label, rows[:, label]) for label, name in enumerate(classes)}
-    half = {"roc_auc": 0.03, "log_loss": 0.11, "brier": 0.05, "ece": 0.02}
-    scores |= {"cohen_kappa": 0.61, "quadratic_kappa": 0.655, "brier": 0.371, "ece": 0.048}
-    scores |= {"roc_auc": _mean(areas, "roc_auc"), "average_precision": _mean(areas, "average_precision")}
-    names = ("accuracy", "balanced_accuracy", "macro_f1", "cohen_kappa", "quadratic_kappa", *half)
-    scores["per_class"] = {name: row | areas[name] for name, row in scores["per_class"].items()}
-    scores["intervals"] = {name: _around(scores[name], half.get(name, 0.062)) for name in names} | {
-        name: {one: _around(row[name], 0.13) for one, row in scores["per_class"].items()}
-        for name in ("recall", "precision")
-    }
-    if not by_group:
-        return scores
-    whole = split_of(averaged(predictions), classes, by_group=False)
-    calm = {"uncalibrated": {"log_loss": scores["log_loss"] + 0.13, "brier": 0.40, "ece": 0.112}}
-    return scores | calm | {"by_group": whole | {"mixed": 1}}
+def sharper(predictions: Predictions) -> Predictions:
+    """The same before temperature scaling: surer of itself than it is right."""
+    powers = predictions.probabilities.astype(np.float64) ** 1.7
+    rows = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return replace(predictions, probabilities=rows)
 
 
-def averaged(predictions: Predictions) -> Predictions:
-    """One row a group: its label and the mean of its probabilities."""
-    names = sorted(set(predictions.groups))
-    members = [[row for row, group in enumerate(predictions.groups) if group == name] for name in names]
-    labels = np.array([predictions.labels[rows[0]] for rows in members])
-    means = np.stack([predictions.probabilities[rows].mean(axis=0) for rows in members])
-    return Predictions(tuple(names), tuple(names), labels, means)
-
-
-def curves_of(predictions: Predictions, classes: tuple[str, ...]) -> Row:
-    """As `ReportInputs.curves` has them."""
-    rows, truth = predictions.probabilities, predictions.labels
-    roc, pr = {}, {}
-    for label, name in enumerate(classes):
-        fpr, tpr, _ = roc_curve(truth == label, rows[:, label])
-        precision, recall, _ = precision_recall_curve(truth == label, rows[:, label])
-        areas = _areas(truth == label, rows[:, label])
-        roc[name] = {"fpr": fpr.tolist(), "tpr": tpr.tolist(), "auc": areas["roc_auc"]}
-        pr[name] = {"recall": recall.tolist(), "precision": precision.tolist(), "ap": areas["average_precision"]}
-    right = (predictions.answers == truth)[np.argsort(-predictions.confidences, kind="stable")]
-    answered = np.arange(1, len(right) + 1)
-    return {
-        "roc": roc,
-        "pr": pr,
-        "reliability": bins_of(predictions, 1.0),
-        "reliability_uncalibrated": bins_of(predictions, 1.4),
-        "risk_coverage": {
-            "coverage": (answered / len(right)).tolist(),
-            "risk": (np.cumsum(~right) / answered).tolist(),
-        },
-    }
-
-
-def bins_of(predictions: Predictions, sharper: float, count: int = 15) -> list[Row]:
-    confidences = predictions.confidences.astype(float) ** (1 / sharper)
-    right = predictions.answers == predictions.labels
-    number = np.clip(np.ceil(confidences * count) - 1, 0, count - 1)
-    members = [number == bin_ for bin_ in range(count)]
-    return [
-        {
-            "low": bin_ / count,
-            "high": (bin_ + 1) / count,
-            "n": int(inside.sum()),
-            "confidence": float(confidences[inside].mean()) if inside.any() else None,
-            "accuracy": float(right[inside].mean()) if inside.any() else None,
-        }
-        for bin_, inside in enumerate(members)
-    ]
+def split_of(predictions: Predictions) -> Row:
+    """All that `metrics.json` says of a split, from few resamples."""
+    return split_scores(predictions, CLASSES, groups_known=True, uncalibrated=sharper(predictions), draws=100)
 
 
 def history(epochs: int) -> list[dict[str, float]]:
@@ -162,6 +107,7 @@ def example(predictions: Predictions, row: int, classes: tuple[str, ...]) -> Exa
     )
 
 
+@cache
 def rich() -> ReportInputs:
     """Seven diagnoses in 70 smears, everything known, and a border that gives the diagnosis away."""
     test = predictions()
@@ -186,11 +132,13 @@ def rich() -> ReportInputs:
         warnings=("normal_intermediate has few smears.",),
         inputs_sha256="ab" * 32,
     )
-    scores = split_of(test, CLASSES)
+    scores = split_of(test)
     balanced = scores["balanced_accuracy"]
     wrong = confident_mistakes(test, 12)
     least = sorted(range(len(test.ids)), key=lambda row: (float(test.confidences[row]), test.ids[row]))[:6]
-    whole = averaged(test)
+    scored = by_group(test)
+    assert scored
+    whole = scored.predictions
     return ReportInputs(
         organ="cervix",
         run="residual-128-seed-7-1f3a",
@@ -203,8 +151,8 @@ def rich() -> ReportInputs:
         history=history(30),
         best_epoch=22,
         monitor="validation_loss",
-        validation=split_of(predictions(84), CLASSES),
-        test=scores,
+        validation=split_of(predictions(84)),
+        test=scores | {"by_group": scores["by_group"] | {"mixed": 1}},
         baselines={
             "majority": majority_baseline(train, test, CLASSES),
             "classical": {
@@ -230,7 +178,8 @@ def rich() -> ReportInputs:
             "target_error": 0.05,
             "threshold": 0.83,
             "validation": {"coverage": 0.48, "error": 0.046},
-            "test": {"coverage": 0.41, "error": 0.058},
+            "test": selective_scores(test, 0.83),
+            "reason": None,
         },
         shortcuts={
             "mean_colour": {
@@ -248,7 +197,7 @@ def rich() -> ReportInputs:
                 "high": True,
             },
         },
-        curves=curves_of(test, CLASSES),
+        curves=report_curves(test, CLASSES, uncalibrated=sharper(test)),
         groups=tuple(
             GroupResult(name, TILES, CLASSES[label], CLASSES[answer], float(confidence))
             for name, label, answer, confidence in zip(
@@ -260,6 +209,7 @@ def rich() -> ReportInputs:
     )
 
 
+@cache
 def poor() -> ReportInputs:
     """Two diagnoses, five test images, no groups, one epoch; whatever may be null is null."""
     classes, whole = ("benign", "malignant"), rich()
@@ -267,8 +217,8 @@ def poor() -> ReportInputs:
     rows = np.array([[0.7, 0.3], [0.6, 0.4], [0.9, 0.1], [0.35, 0.65], [0.8, 0.2]], np.float32)
     ids = tuple(f"{classes[label]}/{row}.png" for row, label in enumerate(labels))
     test = Predictions(ids, ids, labels, rows)
-    nothing = dict.fromkeys(("cohen_kappa", "quadratic_kappa", "roc_auc", "average_precision"))
-    scores = compute_metrics(test, classes) | nothing | {"brier": 0.4, "ece": 0.2, "by_group": None}
+    nothing: Row = dict.fromkeys(("cohen_kappa", "quadratic_kappa", "roc_auc", "average_precision"))
+    scores = split_scores(test, classes, groups_known=False, draws=10) | nothing
     scores["per_class"] = {
         name: row | {"roc_auc": None, "average_precision": None} for name, row in scores["per_class"].items()
     }
@@ -312,12 +262,7 @@ def poor() -> ReportInputs:
         uncertain=(),
         groups=(),
         temperature=1.0,
-        abstention={
-            "target_error": 0.05,
-            "threshold": None,
-            "validation": {"coverage": 0.0, "error": None},
-            "test": {"coverage": 0.0, "error": None},
-        },
+        abstention=abstention_scores(test, test, 0.05),
         shortcuts={
             name: {"accuracy": 0.8, "balanced_accuracy": 0.5, "macro_f1": 0.4, "interval": None, "high": False}
             for name in ("mean_colour", "border")
@@ -331,17 +276,6 @@ def poor() -> ReportInputs:
         hashes={},
         train_seconds=1.2,
     )
-
-
-def _areas(truth: NDArray[np.bool_], scores: NDArray[np.float32]) -> dict[str, float]:
-    return {
-        "roc_auc": float(roc_auc_score(truth, scores)),
-        "average_precision": float(average_precision_score(truth, scores)),
-    }
-
-
-def _mean(areas: dict[str, dict[str, float]], name: str) -> float:
-    return float(np.mean([row[name] for row in areas.values()]))
 
 
 def _around(value: float, half: float) -> list[float]:

@@ -88,7 +88,8 @@ def test_where_features_are_averaged_the_map_is_that_of_the_paper() -> None:
 def test_every_network_has_maps_in_the_range_they_promise(name: str) -> None:
     model = build_model(name, image_size=SIZE, classes=4)
     maps = heat_maps(model, images(5), batch_size=2)
-    assert (maps.shape, maps.dtype) == ((5, SIZE, SIZE), np.float32)
+    assert maps.shape == (5, SIZE, SIZE)
+    assert maps.dtype == np.float32
     assert maps.min() >= 0
     assert all(heat_map.max() in (0, pytest.approx(1)) for heat_map in maps)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.trainer.report_cases import CLASSES, curves_of, predictions
+from tests.trainer.report_cases import CLASSES, predictions
 from trainer.plots_scores import (
     precision_recall_curves,
     reliability_diagram,
@@ -13,8 +13,9 @@ from trainer.plots_scores import (
     risk_coverage_curve,
     roc_curves,
 )
+from trainer.report_curves import report_curves
 
-CURVES = curves_of(predictions(), CLASSES)
+CURVES = report_curves(predictions(), CLASSES)
 BINS: list[dict[str, Any]] = [
     {"low": 0.0, "high": 0.5, "n": 0, "confidence": None, "accuracy": None},
     {"low": 0.5, "high": 1.0, "n": 8, "confidence": 0.9, "accuracy": 0.75},
