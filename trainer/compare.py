@@ -32,14 +32,20 @@ def main(argv: Sequence[str]) -> None:
         raise cli.RequestError("Missing: RUN. To fix it: name the folder of at least one finished run.")
     values = flags.FLAGS
     runs = read_runs(argv[1:], folds=values.folds)
-    folder = local_path("output", values.output) if values.output else Path(argv[1]).expanduser().absolute().parent
-    if folder.exists() and not folder.is_dir():
-        raise cli.invalid_flag("output", expected="a folder", received=values.output, fix="name a folder")
+    folder = output_folder(values.output, first=argv[1])
     found = compare(runs, folds=values.folds, seed=values.seed)
     write_atomic(folder / NUMBERS, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
     write_page(folder / TEMPLATE, found)
     print(table(found))
     print(f"Comparison: {folder / TEMPLATE}")
+
+
+def output_folder(value: str, *, first: str) -> Path:
+    """The folder that --output names, by default the one that holds the first run. Raises `RequestError`."""
+    folder = local_path("output", value) if value else Path(first).expanduser().absolute().parent
+    if folder.exists() and not folder.is_dir():
+        raise cli.invalid_flag("output", expected="a folder", received=value, fix="name a folder, or one to be made")
+    return folder
 
 
 if __name__ == "__main__":

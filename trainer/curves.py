@@ -66,9 +66,7 @@ def thinned(x: NDArray[Any], y: NDArray[Any], points: int = POINTS) -> NDArray[n
     if len(x) <= points:
         return np.arange(len(x))
     way = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
-    shown = np.searchsorted(way, np.linspace(0.0, way[-1], points))
-    shown[0], shown[-1] = 0, len(x) - 1
-    return np.unique(np.minimum(shown, len(x) - 1)).astype(np.int64)
+    return np.unique(np.searchsorted(way, np.linspace(0.0, way[-1], points))).astype(np.int64)
 
 
 def _curves(predictions: Predictions, index: int) -> ClassCurves | None:

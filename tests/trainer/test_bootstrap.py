@@ -106,8 +106,9 @@ def test_the_middle_95_percent_is_taken() -> None:
 def test_draws_without_the_score_are_left_out_unless_they_are_most() -> None:
     some = np.array([np.nan, 1.0, 2.0, 3.0])
     assert percentile_interval(some) == percentile_interval(some[1:])
-    assert percentile_interval(np.array([np.nan, np.nan, 1.0])) is None
-    assert difference_interval(np.array([np.nan, np.nan, 1.0])) is None
+    few = np.array([np.nan, np.nan, np.nan, 1.0, 2.0])
+    assert percentile_interval(few) is None
+    assert difference_interval(few) is None
 
 
 def test_a_rate_that_never_failed_is_as_uncertain_as_its_groups_are_few() -> None:
