@@ -87,8 +87,8 @@ def _on_disk(path: Path) -> list[tuple[str, Image, str]]:
 def _in_bucket(address: str) -> list[tuple[str, Image, str]]:
     from trainer.remote_files import bucket_images  # only now: the client of Cloud Storage takes half a second
 
-    images = bucket_images(address)
-    last = len(address.rstrip("/").rsplit("/", 1)[0]) + 1
-    if len(images) == 1 and str(images[0]) == address.rstrip("/"):  # a file: what it is in is its folder
-        last = len(address[: last - 1].rsplit("/", 1)[0]) + 1
-    return [(str(image), image, str(image)[last:]) for image in images]
+    images, named = bucket_images(address), address.rstrip("/")
+    is_file = [str(image) for image in images] == [named]
+    folder = named.rpartition("/")[0] if is_file else named
+    above = len(folder.rpartition("/")[0]) + 1
+    return [(str(image), image, str(image)[above:]) for image in images]

@@ -86,15 +86,17 @@ def _shares_tty(request: Request) -> bool:
 
 def _tell_verdicts(request: Request, wanted: Wanted, verdicts: Sequence[Verdict]) -> None:
     """Write the verdicts where they were asked for, or show the first of them."""
+    # Where rows are that another program may read, what a person is told goes to stderr.
+    file = sys.stderr if request.output is None and request.form != "table" else sys.stdout
     if request.group_output:
         form = FORMS[request.group_form](wanted, max(len(printable(row.group)) for row in verdicts))
         with request.group_output.opened() as out:
             for text in (form.verdict_header(), *(form.verdict(row) for row in verdicts)):
                 out.write(text.encode(errors="backslashreplace"))
-        print(f"Verdicts: {request.group_output} ({len(verdicts)} groups)")
+        print(f"Verdicts: {request.group_output} ({len(verdicts)} groups)", file=file)
         return
-    # Beside rows that another program may read, this is for the person who watches.
-    file = sys.stdout if request.output is None and request.form == "table" else sys.stderr
+    if request.output:
+        file = sys.stderr
     shown = list(islice(verdicts, GROUPS_SHOWN))
     form = FORMS["table"](wanted, max(len("group"), *(len(printable(row.group)) for row in shown)))
     lines = [f"\nGroups: {request.groups.description}\n", form.verdict_header(), *map(form.verdict, shown)]

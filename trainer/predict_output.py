@@ -21,6 +21,7 @@ from data_pipeline.storage import atomic_file, in_bucket, write_atomic
 from trainer.images_named import Image
 
 PROBE_BYTES = 1 << 16
+STDERR, STOPPED = 2, b"Stopped by SIGTERM. What was being written is discarded.\n"
 
 
 class Sink(Protocol):
@@ -101,7 +102,8 @@ def tidied_on_sigterm() -> Iterator[None]:
 
     def stop(signum: int, frame: object) -> NoReturn:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one finds us on the way out already
-        os.write(2, b"Stopped by SIGTERM. No file was written.\n")  # print might have been interrupted itself
+        # `print` might have been what was interrupted.
+        os.write(STDERR, STOPPED)
         raise SystemExit(128 + signum)
 
     before = signal.signal(signal.SIGTERM, stop)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from absl import flags
 
 from data_pipeline import cli
-from data_pipeline.grouping import parse_rule
+from data_pipeline.grouping import NO_RULE, parse_rule
 from data_pipeline.storage import in_bucket
 from trainer.images_named import Named, find_images
 from trainer.predict_groups import Groups, grouped
@@ -19,7 +19,7 @@ from trainer.predict_output import Output, output_of
 from trainer.predict_stream import BATCH
 from trainer.predict_table import FORMS
 
-AUTO, NONE = "auto", "none"
+AUTO, NONE = "auto", "none"  # of --threshold
 THRESHOLD_EXPECTED = "auto, none, or a confidence between 0 and 1"
 FORM_OF_ENDING = {".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "table"}
 
@@ -99,7 +99,7 @@ def request_of(values: flags.FlagValues, arguments: Sequence[str]) -> Request:
         groups=groups,
         group_output=group_output,
         group_form=_form(values.group_output or ""),
-        names_groups=bool(groups.of) and (values["group_by"].present > 0 or group_output is not None),
+        names_groups=rule.kind != NO_RULE and (values["group_by"].present > 0 or group_output is not None),
         top_k=values.top_k,
         threshold=threshold,
         batch_size=values.batch_size,

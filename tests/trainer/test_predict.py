@@ -158,6 +158,11 @@ def test_verdicts_are_shown_where_rows_are_not(
     streams = capfd.readouterr()
     assert [json.loads(line)["group"] for line in streams.out.splitlines()] == list("aabbcc")
     assert [line.split()[0] for line in streams.err.splitlines()[-3:]] == ["a", "b", "c"]
+    predict_to(asked(f"--group_output={tmp_path / 'g.jsonl'}", "--format=jsonl", tmp_path / "new"), served)
+    streams = capfd.readouterr()
+    assert [json.loads(line)["group"] for line in streams.out.splitlines()] == list("aabbcc")
+    assert f"Verdicts: {tmp_path / 'g.jsonl'} (3 groups)" in streams.err
+    assert [json.loads(line)["group"] for line in (tmp_path / "g.jsonl").read_text().splitlines()] == list("abc")
 
 
 # ── What is wrong with files ─────────────────────────────────────────────────────────────────────────────────────────
