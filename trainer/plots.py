@@ -24,8 +24,8 @@ COLOURS = {
     name: f"#0101{number:02x}"
     for number, name in enumerate(("ink", "muted", "grid", "train", "validation", "test", "good", "poor"), start=1)
 }
-WIDE_INCHES = (4.4, 2.7)
-SQUARE_INCHES = (2.05, 2.0)
+WIDE_INCHES = (4.0, 2.6)
+SQUARE_INCHES = (1.85, 1.85)
 
 
 @dataclass(frozen=True, slots=True)

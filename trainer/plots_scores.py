@@ -93,7 +93,7 @@ def reliability_diagram(bins: Bins, *, before: Bins | None = None) -> Figure | N
 
     lines = (AFTER, BEFORE, IDEAL) if earlier else (AFTER, IDEAL)
     description = f"Answers by confidence: {words}."
-    return draw("Reliability", description, lines, paint, size_inches=(4.4, 3.4), rows=(3, 1))
+    return draw("Reliability", description, lines, paint, size_inches=(4.0, 3.3), rows=(3, 1))
 
 
 def risk_coverage_curve(curve: Curve, abstention: Mapping[str, Any] | None) -> Figure | None:

@@ -12,10 +12,10 @@ from PIL import Image
 from data_pipeline.manifest import Counts, Grouping, Manifest, NearDuplicates, QuarantineRow, SplitCounts
 from trainer.abstention import abstention_scores, selective_scores
 from trainer.gradcam import overlay, place
-from trainer.groups_scored import by_group
 from trainer.metrics import Predictions, confident_mistakes, majority_baseline
 from trainer.report_curves import report_curves
-from trainer.report_inputs import Example, GroupResult, ReportInputs
+from trainer.report_inputs import Example, ReportInputs
+from trainer.report_rows import group_results, least_certain
 from trainer.scores import split_scores
 
 CLASSES = (
@@ -135,10 +135,7 @@ def rich() -> ReportInputs:
     scores = split_of(test)
     balanced = scores["balanced_accuracy"]
     wrong = confident_mistakes(test, 12)
-    least = sorted(range(len(test.ids)), key=lambda row: (float(test.confidences[row]), test.ids[row]))[:6]
-    scored = by_group(test)
-    assert scored
-    whole = scored.predictions
+    least = least_certain(test, 6)
     return ReportInputs(
         organ="cervix",
         run="residual-128-seed-7-1f3a",
@@ -198,12 +195,7 @@ def rich() -> ReportInputs:
             },
         },
         curves=report_curves(test, CLASSES, uncalibrated=sharper(test)),
-        groups=tuple(
-            GroupResult(name, TILES, CLASSES[label], CLASSES[answer], float(confidence))
-            for name, label, answer, confidence in zip(
-                whole.groups, whole.labels, whole.answers, whole.confidences, strict=True
-            )
-        ),
+        groups=group_results(test, CLASSES),
         uncertain=tuple(example(test, row, CLASSES) for row in least),
         hashes={"model.keras": "cd" * 32, "model/saved_model.pb": "ef" * 32},
     )
