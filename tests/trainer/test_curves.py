@@ -1,10 +1,13 @@
 """One-vs-rest curves: what scikit-learn has, thinned without moving an area."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import auc, roc_auc_score
 
-from tests.trainer.simulated import answering, simulate
+from tests.trainer.simulated import answering, simulate, softmax
 from trainer.curves import POINTS, one_vs_rest_curves, reliability, thinned
 from trainer.metrics import Predictions
 from trainer.report_curves import report_curves
@@ -80,12 +83,15 @@ def test_the_bins_count_every_example() -> None:
 def test_the_report_gets_every_curve_as_plain_numbers() -> None:
     predictions = simulate(np.random.default_rng(0), n=77, classes=3, groups=9)
     no_c = Predictions(predictions.ids, predictions.groups, predictions.labels % 2, predictions.probabilities)
-    curves = report_curves(no_c, CLASSES, uncalibrated=predictions)
+    boastful = replace(no_c, probabilities=softmax(5 * np.log(no_c.probabilities)))
+    curves = report_curves(no_c, CLASSES, uncalibrated=boastful)
     assert set(curves) == {"roc", "pr", "reliability", "reliability_uncalibrated", "risk_coverage"}
     assert set(curves["roc"]["a"]) == {"fpr", "tpr", "auc"}
     assert set(curves["pr"]["a"]) == {"recall", "precision", "ap"}
     assert curves["roc"]["c"] is None
     assert sum(row["n"] for row in curves["reliability"]) == 77
+    assert curves["reliability_uncalibrated"][-1]["n"] > curves["reliability"][-1]["n"]
+    assert json.loads(json.dumps(curves, allow_nan=False)) == curves
     assert curves["risk_coverage"]["coverage"][-1] == 1.0
     assert curves["risk_coverage"]["risk"][-1] == pytest.approx(1 - (no_c.answers == no_c.labels).mean())
     assert "reliability_uncalibrated" not in report_curves(no_c, CLASSES)
