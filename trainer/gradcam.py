@@ -26,7 +26,7 @@ from trainer.models import LOGITS
 
 # Perceptually uniform, and unlike the pinks and violets of a stain.
 COLOUR_MAP = "viridis"
-WEAKEST, STRONGEST = 0.2, 0.7
+WEAKEST, STRONGEST = 0.2, 0.6
 QUALITY = 85
 
 Pixels = NDArray[np.float32]

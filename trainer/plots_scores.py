@@ -16,6 +16,8 @@ from trainer.plots import COLOURS, SQUARE_INCHES, Figure, Line, draw, square
 
 Curve = Mapping[str, Any]
 Bins = Sequence[Mapping[str, Any]]
+# Of more diagnoses, each drawing would hold all the others: megabytes, and a grey mass.
+MOST_BEHIND = 12
 AFTER = Line("accuracy", "as reported", "train", "-")
 BEFORE = Line("accuracy", "before temperature scaling", "validation", "--")
 IDEAL = Line("", "confidence = accuracy", "muted", ":")
@@ -144,7 +146,7 @@ def _panel(
     def paint(axes: Any) -> None:
         extra(axes)
         for other, curve in curves.items():
-            if other != name:
+            if other != name and len(curves) <= MOST_BEHIND:
                 _plot(axes, curve, keys, color=COLOURS["grid"], linewidth=1)
         _plot(axes, curves[name], keys, color=COLOURS["train"])
         square(axes)

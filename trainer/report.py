@@ -16,6 +16,7 @@ from data_pipeline import page
 from data_pipeline.storage import write_atomic
 from trainer.plots import Figure
 from trainer.plots_scores import (
+    MOST_BEHIND,
     precision_recall_curves,
     reliability_diagram,
     risk_at,
@@ -53,6 +54,7 @@ def render_report(inputs: ReportInputs) -> str:
         "alarms": high_shortcuts(inputs.shortcuts),
         "speed": _middle(inputs.history, "images_per_s"),
         "waiting": _middle(inputs.history, "waiting_share"),
+        "most_behind": MOST_BEHIND,
         "left_out": page.left_out(inputs.quarantine, limit=ROWS_SHOWN),
         "mistakes": _in_small(inputs.mistakes[:MISTAKES_SHOWN]),
         "uncertain": _in_small(inputs.uncertain[:UNCERTAIN_SHOWN]),

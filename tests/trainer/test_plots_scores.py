@@ -38,6 +38,11 @@ def test_a_diagnosis_that_the_split_cannot_judge_is_left_out() -> None:
     assert precision_recall_curves({"a": None}, {"a": 0.5}) == ()
 
 
+def test_drawings_of_many_diagnoses_stay_small() -> None:
+    many = {f"d{number}": CURVES["roc"]["normal_columnar"] for number in range(24)}
+    assert sum(len(figure.svg) for figure in roc_curves(many)) < 24 * 8_000
+
+
 def test_precision_is_told_beside_that_of_guessing() -> None:
     (first, *_) = precision_recall_curves(CURVES["pr"], dict.fromkeys(CLASSES, 1 / 7))
     assert "guessing has 0.143" in first.description

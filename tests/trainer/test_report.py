@@ -238,6 +238,18 @@ def test_a_network_worse_than_the_classical_baseline_is_told_so_first() -> None:
     assert 0 < words.index("Worse than the classical baseline") < words.index("Balanced accuracy on the test split")
 
 
+def test_what_is_gained_by_giving_up_plain_accuracy_is_not_called_a_gain() -> None:
+    inputs = rich()
+    difference = {
+        "balanced_accuracy": {"value": 0.05, "interval": [0.01, 0.09]},
+        "accuracy": {"value": -0.02, "interval": None},
+    }
+    classical = {**inputs.baselines["classical"], "difference": difference}
+    words = Elements(render_report(replace(inputs, baselines={**inputs.baselines, "classical": classical}))).words
+    assert "but not shown to beat the classical baseline." in words
+    assert "But plain accuracy falls by 2.0 points." in words
+
+
 def test_everything_a_run_knows_is_shown(full: str) -> None:
     inputs = rich()
     test = inputs.test
