@@ -26,6 +26,10 @@ def record(row: int, name: str) -> Record:
 
 def test_the_least_certain_answers_are_those_with_the_smallest_lead() -> None:
     assert least_certain(FOUR, 3) == [2, 0, 1]
+    # 0.4 is less than 0.5, but its lead is larger.
+    leads = np.array([[0.4, 0.3, 0.3], [0.5, 0.45, 0.05]], np.float32)
+    two = Predictions(FOUR.ids[:2], FOUR.groups[:2], FOUR.labels[:2], leads)
+    assert least_certain(two, 2) == [1, 0]
     same = replace(FOUR, ids=("d", "c", "b", "a"), probabilities=np.full((4, 3), 1 / 3, np.float32))
     assert least_certain(same, 4) == [3, 2, 1, 0]
 
