@@ -26,6 +26,7 @@ setup(
         "jinja2",  # dataset card and report
         "keras>=3",
         "matplotlib",  # plots in the report
+        "numba",  # the affine warp on CPUs
         "numpy",
         "pillow",  # every image format there is
         "protobuf",

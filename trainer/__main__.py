@@ -39,6 +39,7 @@ from data_pipeline import cli
 from trainer import augment_config, preflight, scratch
 from trainer import train_flags
 from trainer.addresses import find_workers
+from trainer.allocation import keep_freed_memory
 
 
 def main(argv: Sequence[str]) -> None:
@@ -49,6 +50,7 @@ def main(argv: Sequence[str]) -> None:
     configs = preflight.runs_to_do(values, argv[1:])
     if not configs:
         return
+    keep_freed_memory()
     import tensorflow as tf  # takes seconds, and what imports it too
 
     from trainer import cluster

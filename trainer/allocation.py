@@ -1,6 +1,6 @@
 """Memory that is freed is kept for the next batch, instead of being given back and taken anew.
 
-    keep_freed_memory()         # before the first batch; again does nothing
+    keep_freed_memory()         # before threads begin to make batches; again does nothing
 
 glibc gives large blocks back to the system at once. Batches of images are such blocks: each would be mapped anew, page
 by page and filled with zeros by the kernel, which took as long as augmenting it. What a process holds is bounded by
@@ -10,8 +10,8 @@ what it has used at once, as before; only between batches it is more.
 import ctypes
 from functools import cache
 
-_MMAP_MAX, _TRIM_THRESHOLD = -4, -1  # of malloc.h
-_NEVER = 2**31 - 1
+_MMAP_MAX, _TRIM_THRESHOLD, _ARENA_MAX = -4, -1, -8  # of malloc.h
+_NEVER = -1  # the largest size there is
 
 
 @cache
@@ -21,4 +21,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, _NEVER))
+    # One arena for all threads: what one of them frees is there for the next batch, whichever thread makes it.
+    return all([mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, _NEVER), mallopt(_ARENA_MAX, 1)])

@@ -2,13 +2,14 @@
 
     how = Augmentation(stain=0.05)
     draws = draw(how, seed=0, epoch=3, indices=indices)                   # NumPy, a row an image
-    images = make_augment(how)(pixels, draws.packed(size))                # TensorFlow, compiled by XLA
+    images = make_augment(how)(pixels, draws.packed(size))                # TensorFlow
 
 The parameters that are on by default are those of the seed notebooks' `ImageDataGenerator`: rotation, shifts, zoom per
 axis, both flips, brightness, nearest fill. Composition and centre follow Keras's `apply_affine_transform` with order 1,
 of which the warp is the batched equal. Unlike Keras, brightness multiplies the pixel's own range instead of one
 stretched to the image's extremes, and each image is interpolated once, however many changes it gets. The others are
-off by default; `pixel_changes.py` says what each does and where it is from.
+off by default; `pixel_changes.py` says what each does and where it is from. The warp is compiled by XLA, or by
+`host_warp.py` for the host's processor, where that is several times as fast; the rest by XLA.
 """
 
 from collections.abc import Callable
@@ -20,13 +21,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainer.augment_config import Augmentation
+from trainer.host_warp import sampled_on_host
 from trainer.pixel_changes import blurred, cut_out, stain_maps, stained
 from trainer.randomness import uniform
 
 # Numbers drawn for an image. New ones go to the end: those before stay what they were.
 _DRAWN = 18
 PACKED = 24  # columns of `Draws.packed`
-_WHOLE, _WHOLE_BITS = 2.0**23, 0x4B000000  # the float32 whose bits are a whole number's, and its own bits
 _QUARTER_COS, _QUARTER_SIN = np.array([1.0, 0.0, -1.0, 0.0]), np.array([0.0, 1.0, 0.0, -1.0])
 
 
@@ -104,77 +105,48 @@ def draw(how: Augmentation, *, seed: int, epoch: int, indices: NDArray[np.int64]
     )
 
 
-def make_augment(how: Augmentation) -> Callable[[Any, Any], Any]:
+def make_augment(how: Augmentation, *, on_host: bool = False) -> Callable[[Any, Any], Any]:
     """A function that does what `how` asks for: (images, parameters) → float32 in [0, 1].
 
     It takes `[batch, size, size, 3]` uint8, or float32 in [0, 255], and `Draws.packed`, and gives images of that shape.
-    Light comes after the stains: both are seen through it.
+    Light comes after the stains: both are seen through it. `on_host` is for tf.data, which runs on the host's CPU.
     """
 
+    def sampled(images: Any, matrices: Any, gains: Any, *, limit: float) -> Any:
+        warped = sampled_on_host if on_host and images.dtype == tf.uint8 else warp
+        return warped(images, matrices, gains, limit=limit)
+
     def augment(images: Any, parameters: Any) -> Any:
+        images = tf.convert_to_tensor(images)
         matrices, brightness = parameters[:, :6], parameters[:, 6]
         if not (how.blur_px or how.stain):
-            pixels = warp(images, matrices, brightness)
+            pixels = sampled(images, matrices, brightness / 255.0, limit=1.0)
         else:
-            pixels = _sampled_alone(_packed(images), matrices)
+            pixels = sampled(images, matrices, tf.ones_like(brightness), limit=255.0)
             if how.blur_px:
                 pixels = blurred(pixels, parameters[:, 19], largest_px=how.blur_px)
             if how.stain:
                 pixels = stained(pixels, parameters[:, 7:16], parameters[:, 16:19])
-            pixels = _lit(pixels, brightness)
+            pixels = tf.minimum(pixels * (brightness / 255.0)[:, None, None, None], 1.0)
         return cut_out(pixels, parameters[:, 20:24]) if how.cutout else pixels
 
     return augment
 
 
-def warp(images: Any, matrices: Any, brightness: Any) -> Any:
-    """Warp each image by its matrix, bilinearly with nearest fill, and scale its brightness.
+@tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
+def warp(images: Any, matrices: Any, gains: Any, *, limit: float) -> Any:
+    """Each image at the source points of its matrix, bilinearly with nearest fill, times its gain, at most `limit`.
 
     Args:
         images: `[batch, size, size, 3]` uint8, or float32 in [0, 255].
         matrices: `[batch, 6] float32`, see `Draws.matrices`.
-        brightness: `[batch] float32`, factors.
+        gains: `[batch] float32`.
+        limit: What larger values are cut to.
 
     Returns:
-        `[batch, size, size, 3] float32` in [0, 1].
+        `[batch, size, size, 3] float32`.
     """
-    return _warped(_packed(images), matrices, brightness)
-
-
-def _packed(images: Any) -> Any:
-    """uint8 images with a pixel's channels in one number, `[batch, size, size] int32`; others as they are.
-
-    To read a pixel is then one load instead of three. Compiled by itself: together with what reads it, XLA would pack
-    each pixel anew for every value that needs it.
-    """
-    images = tf.convert_to_tensor(images)
-    return _pack(images) if images.dtype == tf.uint8 else images
-
-
-@tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
-def _pack(images: Any) -> Any:
-    red, green, blue = tf.unstack(tf.cast(images, tf.int32), axis=-1)
-    return red + green * 256 + blue * 65536
-
-
-@tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
-def _warped(packed: Any, matrices: Any, brightness: Any) -> Any:
-    return _lit(_sampled(packed, matrices), brightness)
-
-
-@tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
-def _sampled_alone(packed: Any, matrices: Any) -> Any:
-    return _sampled(packed, matrices)
-
-
-def _lit(pixels: Any, brightness: Any) -> Any:
-    """From [0, 255] to [0, 1], times the factor."""
-    return tf.minimum(pixels * (brightness / 255.0)[:, None, None, None], 1.0)
-
-
-def _sampled(packed: Any, matrices: Any) -> Any:
-    """Images as `_packed` gives them at the source points of their matrices: `[batch, size, size, 3]` in [0, 255]."""
-    batch, size = packed.shape[:2]
+    batch, size = images.shape[:2]
     a, b, c, d, e, f = (matrices[:, i, None, None] for i in range(6))
     places = tf.range(size, dtype=tf.float32)
     x, y = places[None, None, :], places[None, :, None]
@@ -183,33 +155,10 @@ def _sampled(packed: Any, matrices: Any) -> Any:
     source_y = tf.clip_by_value(d * x + e * y + f, 0.0, size - 1.0)
     left, top = tf.floor(source_x), tf.floor(source_y)
     to_right, to_bottom = (source_x - left)[..., None], (source_y - top)[..., None]
-    first = tf.range(batch)[:, None, None] * (size * size) + _whole(top) * size + _whole(left)
+    first = tf.range(batch)[:, None, None] * (size * size) + tf.cast(top, tf.int32) * size + tf.cast(left, tf.int32)
+    flat = tf.reshape(images, [-1, 3])
     # Right of the last column and below the last row is another pixel, or none: there its weight is 0.
-    pixel = _reader(packed, first)
+    pixel: Callable[[int], Any] = lambda later: tf.cast(tf.gather(flat, first + later), tf.float32)  # noqa: E731
     above = pixel(0) * (1 - to_right) + pixel(1) * to_right
     below = pixel(size) * (1 - to_right) + pixel(size + 1) * to_right
-    return above * (1 - to_bottom) + below * to_bottom
-
-
-def _whole(numbers: Any) -> Any:
-    """int32 of float32 that are whole and in [0, 2²³): XLA's own cast looks for NaN and infinity, one at a time."""
-    return tf.bitcast(numbers + _WHOLE, tf.int32) - _WHOLE_BITS
-
-
-def _reader(packed: Any, first: Any) -> Callable[[int], Any]:
-    """A function that gives the pixel that lies so many after the `first`, `[batch, size, size] int32`, of each."""
-    if packed.dtype != tf.int32:
-        flat = tf.reshape(packed, [-1, 3])
-        return lambda later: tf.gather(flat, first + later)
-    flat = tf.reshape(packed, [-1])
-    # Three times the same index, and not thrice what is found there: XLA would read first and compute in another pass.
-    index = tf.broadcast_to(first[..., None], [*first.shape, 3])
-    last = flat.shape[0] - 1
-    fits = flat.shape[0] & last == 0  # a power of two: then the mask saves XLA's check of each index
-
-    def pixel(later: int) -> Any:
-        place = tf.bitwise.bitwise_and(index + later, last) if fits else index + later
-        bits = tf.bitwise.right_shift(tf.gather(flat, place), tf.constant([0, 8, 16]))
-        return tf.cast(tf.bitwise.bitwise_and(bits, 255), tf.float32)
-
-    return pixel
+    return tf.minimum((above * (1 - to_bottom) + below * to_bottom) * gains[:, None, None, None], limit)

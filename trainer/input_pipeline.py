@@ -3,7 +3,7 @@
     dataset = train_batches(reader, order, plan, layout, start_step=0, stop_step=order.steps_per_epoch)
     dataset = evaluation_batches(reader, batch_size=128, image_size=256, layout=layout)
 
-Reading is random access, decoding runs on all cores, augmentation is one XLA-compiled call a batch. Every batch has
+Reading is random access, decoding and augmentation run on all cores, the latter a batch at a time. Every batch has
 the same static shape: a short one is padded with records of weight 0. A dataset yields one element per local replica
 and step, as `tf.distribute` takes them.
 
@@ -119,15 +119,19 @@ def train_batches(
         image_size=how.image_size,
     )
     dataset = dataset.map(lambda examples, parameters: examples | {"parameters": parameters})
-    return _delivered(dataset if how.on_device else dataset.map(finish_on_device(how), num_parallel_calls=2))
+    return _delivered(dataset if how.on_device else dataset.map(_finish(how, on_host=True), num_parallel_calls=2))
 
 
 def finish_on_device(how: TrainInput) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """A function that augments and mixes: from a batch made with `on_device` to the one that is made without it.
 
-    The same pixels within rounding, wherever it is called: in the training step of each replica, or in tf.data.
+    It is to be called in the training step of each replica, and gives the same pixels within rounding.
     """
-    augment = make_augment(how.augmentation)
+    return _finish(how, on_host=False)
+
+
+def _finish(how: TrainInput, *, on_host: bool) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    augment = make_augment(how.augmentation, on_host=on_host)
 
     def finish(batch: dict[str, Any]) -> dict[str, Any]:
         parameters = batch["parameters"]
@@ -261,12 +265,14 @@ def _decoded(
         return tf.io.parse_example(serialised, FEATURES) | rest, parameters
 
     def decode(examples: dict[str, Any], parameters: Any) -> tuple[Any, ...]:
-        image = decode_stored(examples["image"], stored_size=stored_size, image_size=image_size)
-        return examples | {"image": image}, parameters
+        # An operation an image: TensorFlow runs them on all cores, which costs less than an element of tf.data each.
+        images = [
+            decode_stored(encoded, stored_size=stored_size, image_size=image_size)
+            for encoded in tf.unstack(examples["image"], num=rows)
+        ]
+        return examples | {"image": tf.stack(images)}, parameters
 
-    # Decoding one image at a time spreads a batch over all cores; batching again costs less than it saves.
-    dataset = dataset.map(fetch, num_parallel_calls=2).unbatch().map(decode, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.batch(rows, drop_remainder=True)
+    return dataset.map(fetch, num_parallel_calls=2).map(decode, num_parallel_calls=2)
 
 
 def _delivered(dataset: tf.data.Dataset) -> tf.data.Dataset:

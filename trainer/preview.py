@@ -60,7 +60,7 @@ def preview(
     from trainer.augment import draw, make_augment
     from trainer.mixing import draw_mix, mixed
 
-    augment = make_augment(how)
+    augment = make_augment(how, on_host=True)
 
     def changed(epoch: int, indices: NDArray[np.int64]) -> Any:
         packed = draw(how, seed=seed, epoch=epoch, indices=indices).packed(image_size)

@@ -1,18 +1,29 @@
-"""The warp equals Keras's, and depends on nothing but (seed, epoch, record)."""
+"""The warp, either of the two, equals Keras's, and depends on nothing but (seed, epoch, record)."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 from scipy.stats import ks_2samp
 
-from trainer.augment import draw, warp
+from trainer import augment
+from trainer.augment import draw
 from trainer.augment_config import Augmentation
+from trainer.host_warp import warped_on_host
 
 SIZE = 64
+Warp = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+@pytest.fixture(params=["xla", "host"])
+def warp(request: pytest.FixtureRequest) -> Warp:
+    """(images, matrices, brightness) → float32 in [0, 1]."""
+    if request.param == "host":
+        return lambda images, matrices, light: warped_on_host(images, matrices, light / np.float32(255), limit=1.0)
+    return lambda images, matrices, light: augment.warp(images, matrices, light / np.float32(255), limit=1.0).numpy()
 
 
 def pictures(count: int) -> np.ndarray:
@@ -42,20 +53,20 @@ def keras_affine(image: np.ndarray, draws, i: int) -> np.ndarray:
     return out[::-1] if draws.flip_y[i] else out
 
 
-def test_the_warp_is_keras_affine_transform() -> None:
+def test_the_warp_is_keras_affine_transform(warp: Warp) -> None:
     images = pictures(24)
     draws = draw(Augmentation(), seed=4, epoch=1, indices=np.arange(24))
     assert {True, False} == set(draws.flip_x) == set(draws.flip_y)
-    ours = warp(images, draws.matrices(SIZE), tf.ones(24)).numpy()
+    ours = warp(images, draws.matrices(SIZE), np.ones(24, np.float32))
     for i in range(24):
         assert np.abs(ours[i] - keras_affine(images[i], draws, i) / 255).max() < 1 / 255
 
 
-def test_the_warp_is_keras_affine_transform_on_real_images(real_images) -> None:
+def test_the_warp_is_keras_affine_transform_on_real_images(warp: Warp, real_images) -> None:
     files = [next(iter(sorted(folder.glob("*.*")))) for folder in sorted(real_images.glob("*/*")) if folder.is_dir()]
     images = np.stack([np.asarray(Image.open(file).convert("RGB").resize((SIZE * 2, SIZE * 2))) for file in files])
     draws = draw(Augmentation(), seed=7, epoch=0, indices=np.arange(len(files)))
-    ours = warp(images, draws.matrices(SIZE * 2), tf.ones(len(files))).numpy()
+    ours = warp(images, draws.matrices(SIZE * 2), np.ones(len(files), np.float32))
     for i in range(len(files)):
         assert np.abs(ours[i] - keras_affine(images[i], draws, i) / 255).max() < 1 / 255
 
@@ -87,27 +98,27 @@ def test_parameters_are_distributed_as_those_of_image_data_generator() -> None:
         assert same.pvalue > 1e-3, name
 
 
-def test_brightness_multiplies_and_saturates() -> None:
+def test_brightness_multiplies_and_saturates(warp: Warp) -> None:
     images = pictures(2)
     still = draw(Augmentation.none(), seed=0, epoch=0, indices=np.arange(2))
-    bright = warp(images, still.matrices(SIZE), tf.constant([0.5, 1.5])).numpy()
+    bright = warp(images, still.matrices(SIZE), np.array([0.5, 1.5], np.float32))
     assert np.allclose(bright[0], images[0] / 255 * 0.5, atol=1e-6)
     assert np.allclose(bright[1], np.minimum(images[1] / 255 * 1.5, 1.0), atol=1e-6)
 
 
-def test_no_augmentation_changes_nothing() -> None:
+def test_no_augmentation_changes_nothing(warp: Warp) -> None:
     images = pictures(3)
     still = draw(Augmentation.none(), seed=0, epoch=0, indices=np.arange(3))
-    assert np.allclose(warp(images, still.matrices(SIZE), still.brightness).numpy(), images / 255, atol=1e-6)
+    assert np.allclose(warp(images, still.matrices(SIZE), still.brightness), images / 255, atol=1e-6)
 
 
-def test_an_image_is_the_same_whatever_batch_it_is_in() -> None:
+def test_an_image_is_the_same_whatever_batch_it_is_in(warp: Warp) -> None:
     images = pictures(8)
     whole = draw(Augmentation(), seed=2, epoch=5, indices=np.arange(8))
-    together = warp(images, whole.matrices(SIZE), whole.brightness).numpy()
+    together = warp(images, whole.matrices(SIZE), whole.brightness)
     order = np.array([6, 1, 3])
     some = draw(Augmentation(), seed=2, epoch=5, indices=order)
-    apart = warp(images[order], some.matrices(SIZE), some.brightness).numpy()
+    apart = warp(images[order], some.matrices(SIZE), some.brightness)
     assert (apart == together[order]).all()
     other = draw(Augmentation(), seed=2, epoch=6, indices=np.arange(8))
     assert (other.theta_radians != whole.theta_radians).all()
@@ -131,18 +142,38 @@ def test_parameters_stay_in_their_ranges_and_fill_them() -> None:
 
 
 @pytest.mark.parametrize("flip", ["flip_x", "flip_y"])
-def test_a_flip_is_an_exact_mirror(flip: str) -> None:
+def test_a_flip_is_an_exact_mirror(warp: Warp, flip: str) -> None:
     images = pictures(1)
     still = draw(Augmentation.none(), seed=0, epoch=0, indices=np.arange(1))
     mirrored = replace(still, **{flip: np.array([True])})
     expected = images[:, :, ::-1] if flip == "flip_x" else images[:, ::-1]
-    out = warp(images, mirrored.matrices(SIZE), still.brightness).numpy()
+    out = warp(images, mirrored.matrices(SIZE), still.brightness)
     assert np.allclose(out, expected / 255, atol=2e-5)
 
 
-def test_an_image_of_more_pixels_than_float32_can_count_is_warped_as_any() -> None:
+def test_an_image_of_more_pixels_than_float32_can_count_is_warped_as_any(warp: Warp) -> None:
     """4,097² > 2²⁴: the place of a pixel has to be computed in whole numbers."""
     image = np.random.default_rng(0).integers(0, 256, (1, 4097, 4097, 3), dtype=np.uint8)
     unchanged = np.array([[1, 0, 0, 0, 1, 0]], np.float32)
-    warped = np.asarray(warp(image, unchanged, np.ones(1, np.float32)))
+    warped = warp(image, unchanged, np.ones(1, np.float32))
     assert np.array_equal(np.rint(warped * 255), image)
+
+
+def test_both_warps_give_the_same_pixels_of_a_batch_that_threads_share() -> None:
+    images = pictures(21)
+    draws = draw(replace(Augmentation(), quarter_turns=True), seed=3, epoch=2, indices=np.arange(21))
+    matrices, gains = draws.matrices(SIZE), draws.brightness / np.float32(255)
+    ours = warped_on_host(images, matrices, gains, limit=1.0)
+    assert np.abs(ours - augment.warp(images, matrices, gains, limit=1.0)).max() < 1e-5
+    assert all(
+        (warped_on_host(images[i : i + 1], matrices[i : i + 1], gains[i : i + 1], limit=1.0) == ours[i]).all()
+        for i in range(21)
+    )
+
+
+def test_the_host_warps_images_of_any_size() -> None:
+    for size in (2, 3, 31, 33, 100):
+        images = np.random.default_rng(size).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+        draws = draw(Augmentation(), seed=size, epoch=0, indices=np.arange(3))
+        theirs = augment.warp(images, draws.matrices(size), draws.brightness, limit=255.0)
+        assert np.abs(warped_on_host(images, draws.matrices(size), draws.brightness, limit=255.0) - theirs).max() < 1e-2

@@ -74,7 +74,7 @@ def test_mixed_images_are_those_of_their_two_records_and_have_both_labels(datase
         pixels = [decode_stored(r.image, stored_size=SIZE, image_size=SIZE).numpy() for r in reader.records(numbers)]
         packed = draw(EVERYTHING, seed=1, epoch=0, indices=numbers).packed(SIZE)
         assert packed.shape[1] == PACKED
-        return make_augment(EVERYTHING)(np.stack(pixels), packed)
+        return make_augment(EVERYTHING, on_host=True)(np.stack(pixels), packed)
 
     expected = mixed(augmented(indices), augmented(mix.partners), mix.packed()).numpy()
     assert (batch["image"] == expected).all()
