@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import trainer  # noqa: F401  # isort: skip  # tells TensorFlow what to use, before it is imported
+from trainer.allocation import keep_freed_memory  # isort: skip
+
+keep_freed_memory()  # as python -m trainer does, before TensorFlow starts threads
 
 import keras
 import numpy as np
