@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
@@ -32,6 +31,7 @@ from trainer.preemption import StopSignal
 from trainer.records import RecordReader
 from trainer.saving import REFUSED, Saver
 from trainer.step import Update, make_train_step
+from trainer.step_calls import StepCalls
 from trainer.step_profile import StepProfile
 from trainer.watchdog import Watchdog
 
@@ -65,6 +65,7 @@ class TrainJob:
     scale: LossScale | None = None
     profile: StepProfile = field(default_factory=StepProfile)
     decoded: Decoded | None = None
+    steps_per_call: int = 0
     watchdog: Watchdog = field(default_factory=lambda: Watchdog(0.0))
 
 
@@ -87,6 +88,7 @@ def train(job: TrainJob, progress: Progress) -> Progress:
 def _train(job: TrainJob, progress: Progress) -> Progress:
     finish = finish_on_device(job.how) if job.how.on_device else None
     step = make_train_step(job.strategy, job.model, job.optimizer, job.update, scale=job.scale, finish=finish)
+    calls = StepCalls(step, wanted=job.steps_per_call, alone=job.layout.alone)
     with job.watchdog, job.profile:
         job.watchdog.beat("the way back", "as it is prepared")
         way_back = WayBack(job.checkpoints, job.optimizer, steps_per_epoch=job.order.steps_per_epoch, on_nan=job.on_nan)
@@ -96,7 +98,7 @@ def _train(job: TrainJob, progress: Progress) -> Progress:
         batches = iter(_distributed(job, start_step=progress.step))
         while not progress.finished:
             try:
-                progress = _train_epoch(job, batches, step, saver, progress)
+                progress = _train_epoch(job, batches, calls, saver, progress)
                 progress = _judged(job, progress, _validated_row(job, saver, progress))
             except Diverged as found:
                 progress = way_back.take(found, progress)
@@ -111,56 +113,55 @@ def _train(job: TrainJob, progress: Progress) -> Progress:
     return progress
 
 
-def _train_epoch(
-    job: TrainJob, batches: Any, step: Callable[[Any, Any], Any], saver: Saver, progress: Progress
-) -> Progress:
+def _train_epoch(job: TrainJob, batches: Any, calls: StepCalls, saver: Saver, progress: Progress) -> Progress:
     """Run the steps that are left of the epoch under way. Raises `Diverged`, on all workers after the same step."""
     steps = job.order.steps_per_epoch
     epoch = len(progress.history)
-    done = progress.step - epoch * steps  # all of them, if the run was stopped during validation
+    end = (epoch + 1) * steps
     started, before, waiting = time.monotonic(), progress, 0.0
-    with _progress_bar(job, epoch, done) as bar:
-        for _ in range(done, steps):
+    with _progress_bar(job, epoch, steps - (end - progress.step)) as bar:
+        while progress.step < end:  # it is the end already if the run was stopped during validation
             job.watchdog.beat("step", f"{progress.step + 1} of epoch {epoch + 1}", compiles=True)
             with job.profile.step(progress.step + 1):
-                (loss, hits, records, stops, broken), waited = _one_step(job, batches, step, saver, progress)
-            if not math.isfinite(loss) or broken:
-                what = "weights that aren't finite" if math.isfinite(loss) else f"a loss of {loss}"
-                raise diverged(job.order, job.reader, progress.step + 1, what)
-            sums = (progress.sums[0] + loss, progress.sums[1] + hits, progress.sums[2] + records)
-            seconds, waiting = time.monotonic() - started, waiting + waited
+                rows = _next_steps(job, batches, calls, saver, progress, end=end)
+            for loss, hits, records, _, broken, waited in rows:
+                if not math.isfinite(loss) or broken:
+                    what = "weights that aren't finite" if math.isfinite(loss) else f"a loss of {loss}"
+                    raise diverged(job.order, job.reader, progress.step + 1, what)
+                sums = (progress.sums[0] + loss, progress.sums[1] + hits, progress.sums[2] + records)
+                waiting += waited
+                progress = replace(progress, step=progress.step + 1, sums=sums)
+            seconds = time.monotonic() - started
             progress = replace(
                 progress,
-                step=progress.step + 1,
-                sums=sums,
                 epoch_seconds=before.epoch_seconds + seconds,
                 waiting_seconds=before.waiting_seconds + waiting,
             )
-            _show(bar, sums, Pace(sums[2] - before.sums[2], progress.step - before.step, seconds, waiting))
-            if progress.step % steps == 0:
+            pace = Pace(sums[2] - before.sums[2], progress.step - before.step, seconds, waiting)
+            _show(bar, sums, pace, len(rows))
+            if progress.step == end:
                 break  # the end of the epoch saves by itself, after validation
-            if stops or (job.layout.alone and job.stop.is_set()):  # alone, there is no need for one step more
+            if rows[-1][3] or (job.layout.alone and job.stop.is_set()):  # alone, there is no need for one step more
                 raise saver.stopped(progress)
             if not job.stop.is_set():  # several workers stop after the next step, and save then
                 saver.after_step(progress)
     return progress
 
 
-def _one_step(
-    job: TrainJob, batches: Any, step: Callable[[Any, Any], Any], saver: Saver, progress: Progress
-) -> tuple[list[float], float]:
-    """What `step` gives, and the seconds its batch was waited for.
+def _next_steps(
+    job: TrainJob, batches: Any, calls: StepCalls, saver: Saver, progress: Progress, *, end: int
+) -> list[list[float]]:
+    """What `StepCalls.take` gives for one or more steps, up to the next at which there is something to do.
 
     A process that is alone and has nothing to save may be stopped in its midst: it compiles.
     """
     at_once = job.layout.alone and saver.has(progress)
+    every = job.checkpoint_every.steps
+    most = min(end - progress.step, every - progress.step % every) if every else end - progress.step
+    left = job.epochs * job.order.steps_per_epoch - progress.step
     try:
         with job.reader.naming_failures(), job.stop.at_once() if at_once else nullcontext():
-            asked = time.monotonic()
-            batch = next(batches)
-            waited = time.monotonic() - asked
-            result = step(batch, tf.constant(float(job.stop.is_set())))
-            return np.asarray(result, dtype=np.float64).tolist(), waited
+            return calls.take(batches, job.stop.is_set(), most=1 if job.profile.asked else most, left=left)
     except Preempted:
         raise saver.stopped(progress) from None
 
@@ -234,10 +235,10 @@ def _progress_bar(job: TrainJob, epoch: int, done: int) -> Any:
     )
 
 
-def _show(bar: Any, sums: tuple[float, float, float], pace: Pace) -> None:
+def _show(bar: Any, sums: tuple[float, float, float], pace: Pace, steps: int) -> None:
     loss, hits, records = sums
     bar.set_postfix_str(f"loss {loss / records:.3f}, accuracy {hits / records:.3f}, {pace}", False)
-    bar.update()
+    bar.update(steps)
 
 
 def _saver(job: TrainJob, progress: Progress, way_back: WayBack) -> Saver:

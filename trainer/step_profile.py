@@ -26,6 +26,11 @@ class StepProfile(AbstractContextManager["StepProfile"]):
         self._folder, self._first, self._last = folder, first, last
         self._recording = False
 
+    @property
+    def asked(self) -> bool:
+        """Whether there are steps to record: then each is a call of its own."""
+        return self._last > 0
+
     @contextmanager
     def step(self, number: int) -> Iterator[None]:
         """Around step `number`. A run that goes on in the midst of those asked for records the rest of them."""

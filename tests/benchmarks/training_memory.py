@@ -25,13 +25,14 @@ def size_rows(folder: Path, *, turns: int) -> list[Row]:
     """A dataset ten times as large; images kept decoded within their budget, and not kept beyond it."""
     large, small = _tiny(folder, MANY), _tiny(folder, FEW)
     flags = ("--epochs=1", "--batch_size=64")
+    none = ("--cache=none",)
     kept = ("--cache=auto", f"--cache_budget={BUDGET_MB}MB")
     too_many = ("--cache=auto", "--cache_budget=20MB")
     peaks: dict[str, list[Peak]] = {}
     for _ in range(turns):
         for name, dataset, more in (
-            ("few", small, ()),
-            ("many", large, ()),
+            ("few", small, none),
+            ("many", large, none),
             ("kept", large, kept),
             ("too many", large, too_many),
         ):
