@@ -25,6 +25,8 @@ ENVIRONMENT = frozenset(
         "augment_on",
         "xla",
         "profile_steps",
+        "steps_per_call",
+        "tflite",
         "checkpoint_every",
         "checkpoint_deadline",
         "on_nan",
@@ -79,10 +81,14 @@ class TrainConfig(AugmentFlags):
     patience: int = 0
     monitor: str = "balanced_accuracy"
     seed: int = 0
+    tta: bool = False
+    target_error: float = 0.05
     precision: str = "float32"
     xla: str = "auto"
     augment_on: str = "auto"
     profile_steps: str = ""
+    steps_per_call: int = 0
+    tflite: bool = False
     distribution: str = "auto"
     logical_cpus: int = 0
     checkpoint_every: str = "10m"

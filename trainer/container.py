@@ -26,6 +26,7 @@ PROGRAMS = {
     "trainer": ("trainer", "train on a dataset, test, and write report and model"),
     "trainer.evaluate": ("trainer.evaluate", "test a model on another dataset"),
     "trainer.predict": ("trainer.predict", "predict the diagnosis of images"),
+    "trainer.compare": ("trainer.compare", "compare runs, seeds, folds and numbers of training images"),
     "tensorboard": ("tensorboard.main", "plot runs: --logdir=runs --bind_all, with --publish=6006:6006 before IMAGE"),
 }
 USAGE = """Microscope images to sealed TFRecords to a trained, tested, servable classifier.

@@ -2,8 +2,9 @@
 
 Usage: python -m trainer.evaluate --model=DIR --tfrecords=DIR --organ=ORGAN [--split=test]
 
-Tests an exported model on a sealed dataset with the same classes and prints the metrics; the last line on stdout is one
-line of JSON. Both may be in Cloud Storage; of a dataset there, the split is fetched to --scratch and kept.
+Tests an exported model on a sealed dataset with the same classes and prints the scores, with 95 % intervals that
+resample its groups; the last line on stdout is one line of JSON. Both may be in Cloud Storage; of a dataset there, the
+split is fetched to --scratch and kept.
 
 A prediction stays paired with its record because the record's number travels with it: through shuffling, padding and
 replicas. At the end the numbers must be exactly 0 … n − 1, or the evaluation fails.
@@ -13,6 +14,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,16 @@ from tqdm import tqdm
 
 from data_pipeline import cli
 from data_pipeline.manifest import SPLITS, Manifest
+from data_pipeline.page import NO_GROUPS
 from data_pipeline.storage import in_bucket, local_path
 from trainer import scratch
+from trainer.calibration import apply_temperature
 from trainer.export import Served, load_served
 from trainer.input_pipeline import Layout, evaluation_batches
-from trainer.metrics import Predictions, compute_metrics
+from trainer.metrics import Predictions
 from trainer.records import RecordReader
 from trainer.run_folder import model_folder
+from trainer.scores import AREAS, SCORES, split_scores
 from trainer.seal_check import check_contents, check_sizes
 
 SERVED_BATCH = 32
@@ -100,17 +105,20 @@ def _from_all_workers(
     return np.asarray(strategy.gather(tables, axis=0))
 
 
-def predict_served(served: Served, reader: RecordReader, *, title: str) -> Predictions:
-    """What an exported model says about the stored bytes of every record of `reader`."""
-    labels, probabilities = [], []
+def predict_served(served: Served, reader: RecordReader, *, title: str) -> tuple[Predictions, NDArray[np.float32]]:
+    """What a served model says about the stored bytes of every record of `reader`, and the logits `[n, classes]`."""
+    labels, probabilities, logits = [], [], []
     with tqdm(total=len(reader), desc=title, unit="image", leave=False) as bar:
         for start in range(0, len(reader), SERVED_BATCH):
             records = reader.records(np.arange(start, min(start + SERVED_BATCH, len(reader))))
-            probabilities.append(served.probabilities([record.image for record in records]))
+            calibrated, before = served.answers([record.image for record in records])
+            probabilities.append(calibrated)
+            logits.append(before)
             labels += [record.label for record in records]
             bar.update(len(records))
     index = np.arange(len(reader), dtype=np.int64)
-    return _paired(reader, index, np.array(labels, dtype=np.int64), np.concatenate(probabilities))
+    predictions = _paired(reader, index, np.array(labels, dtype=np.int64), np.concatenate(probabilities))
+    return predictions, np.concatenate(logits)
 
 
 def _paired(
@@ -137,15 +145,22 @@ def _paired(
 
 
 def evaluate_served(model: Path, dataset: Path, manifest: Manifest, split: str) -> dict[str, Any]:
-    """The metrics of an exported model on a split. Raises `RequestError` if model and dataset don't fit."""
+    """The scores of an exported model on a split. Raises `RequestError` if model and dataset don't fit."""
     served = load_served(model)
     if served.classes != manifest.classes:
         raise cli.RequestError(
             f"The model at {model} knows the classes {', '.join(served.classes)}; the dataset at {dataset} has "
             f"{', '.join(manifest.classes)}. To fix it: name a dataset with the same classes."
         )
-    predictions = predict_served(served, RecordReader(dataset, manifest, split), title=split)
-    return compute_metrics(predictions, manifest.classes)
+    predictions, logits = predict_served(served, RecordReader(dataset, manifest, split), title=split)
+    return scores_of(predictions, logits, manifest)
+
+
+def scores_of(predictions: Predictions, logits: NDArray[np.float32], manifest: Manifest) -> dict[str, Any]:
+    """All that a report says of a split, with what the calibration changed."""
+    before = replace(predictions, probabilities=apply_temperature(logits, 1.0))
+    known = manifest.grouping.rule != NO_GROUPS
+    return split_scores(predictions, manifest.classes, groups_known=known, uncalibrated=before)
 
 
 @contextmanager
@@ -180,6 +195,25 @@ def _check_records(manifest: Manifest, values: flags.FlagValues) -> None:
         )
 
 
+def as_text(metrics: dict[str, Any]) -> str:
+    """The scores of a split for a person to read, with their 95 % intervals."""
+    lines = [f"{name:>20}  {metrics[name]}" for name in ("n", "groups")]
+    for name in (*SCORES, *AREAS):
+        lines.append(f"{name:>20}  {_number(metrics[name])}  {_range(metrics['intervals'][name])}".rstrip())
+    for name, row in metrics["per_class"].items():
+        precision, recall = (_number(row[score]) for score in ("precision", "recall"))
+        lines.append(f"{name:>20}  precision {precision}  recall {recall}  n {row['support']}")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _range(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f"({_number(interval[0])} – {_number(interval[1])})"
+
+
 def main(argv: Sequence[str]) -> None:
     """Test the model of the command line."""
     if len(argv) > 1:
@@ -187,13 +221,7 @@ def main(argv: Sequence[str]) -> None:
     values = flags.FLAGS
     with model_folder(values.model) as model, checked_split(values) as (dataset, manifest):
         metrics = evaluate_served(model, dataset, manifest, values.split)
-    for name in ("n", "groups", "accuracy", "balanced_accuracy", "macro_f1", "log_loss"):
-        print(f"{name:>20}  {metrics[name]:.4g}", file=sys.stderr)
-    for name, row in metrics["per_class"].items():
-        print(
-            f"{name:>20}  precision {row['precision']:.3f}  recall {row['recall']:.3f}  n {row['support']}",
-            file=sys.stderr,
-        )
+    print(as_text(metrics), file=sys.stderr)
     print(json.dumps({values.split: metrics}))
 
 

@@ -52,6 +52,11 @@ class Served:
         """`[n, classes] float32`. Raises `tf.errors.InvalidArgumentError` if an image can't be decoded."""
         return self._call(SIGNATURE, images)["probabilities"]
 
+    def answers(self, images: Sequence[bytes]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Probabilities and logits of the same pass."""
+        answers = self._call(SIGNATURE, images)
+        return answers["probabilities"], answers["logits"]
+
     def logits(self, images: Sequence[bytes]) -> NDArray[np.float32]:
         """The same before the temperature, of which the probabilities are the softmax: `[n, classes] float32`."""
         return self._call(SIGNATURE, images)["logits"]

@@ -20,6 +20,7 @@ from data_pipeline.storage import write_atomic
 from trainer.front_matter import front_matter
 from trainer.report_inputs import ReportInputs
 from trainer.scoreboard import PROBES, interval_of
+from trainer.shortcuts import warning
 from trainer.verdict import high_shortcuts, judge
 
 FILE_NAME = "MODEL_CARD.md"
@@ -177,11 +178,7 @@ def _confidence(inputs: ReportInputs) -> str:
 
 def _warnings(inputs: ReportInputs) -> Iterator[str]:
     for name in high_shortcuts(inputs.shortcuts):
-        probe = (inputs.shortcuts or {})[name]
-        yield (
-            f"{PROBES[name][0]} reaches a balanced accuracy of {_number(probe['balanced_accuracy'], True)}. "
-            "The network may have learnt that instead of cells."
-        )
+        yield warning(name, (inputs.shortcuts or {})[name])
 
 
 def _limits(inputs: ReportInputs) -> Iterator[str]:
@@ -191,8 +188,7 @@ def _limits(inputs: ReportInputs) -> Iterator[str]:
             for name, probe in sorted(inputs.shortcuts.items())
         )
         yield f"Shortcut probes, balanced accuracy: {', '.join(scores)}."
-    for warning in inputs.manifest.warnings:
-        yield _text(warning)
+    yield from map(_text, inputs.manifest.warnings)
 
 
 def _plain(value: object) -> str:

@@ -196,13 +196,13 @@ def _is_finished(run: _Run) -> bool:
     config, fingerprint = run.config, run.manifest.fingerprint
     folder, place = config.run_folder(fingerprint), config.run_place(fingerprint)
     if run.remote:
-        finished = run.remote.finished
+        finished = run.remote.has(run_folder.results(tflite=config.tflite))
         if run.remote.begun:
             run_folder.check_config(run.remote.config, config, dataset=fingerprint, place=place)
     else:
         if run_folder.has_begun(folder):
             run_folder.check_same(folder, config, dataset=fingerprint)
-        finished = run_folder.is_finished(folder)
+        finished = run_folder.is_finished(folder, tflite=config.tflite)
     if finished:
         cli.say(f"{config.organ}: this run is finished already")
         print(f"Report: {place}/{run_folder.REPORT}", flush=True)

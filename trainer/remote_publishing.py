@@ -21,7 +21,18 @@ from data_pipeline.bucket import ConflictError
 from data_pipeline.transfer import upload
 from trainer.published import Name, kept_with, names_in, parse_name, pointer_to, read_pointer
 from trainer.remote_run import POINTER, Known, RemoteRun
-from trainer.run_folder import CHECKPOINTS, CONFIG_NAME, METRICS, MODEL, REPORT, TENSORBOARD
+from trainer.run_folder import (
+    CARD,
+    CHECKPOINTS,
+    CONFIG_NAME,
+    METRICS,
+    MODEL,
+    PREDICTIONS,
+    REPORT,
+    TENSORBOARD,
+    TFLITE,
+    TFLITE_LABELS,
+)
 from trainer.sealed_state import STATE
 
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)  # of a disk that can't have them
@@ -157,7 +168,8 @@ class Publisher:
     def _publish_results(self) -> None:
         local, folder = self._run.local, self._run.folder
         upload(folder, _files(local, TENSORBOARD) | _files(local, MODEL), title="upload")
-        for name in (f"{MODEL}.keras", METRICS, REPORT):
+        optional = [name for name in (TFLITE, TFLITE_LABELS) if (local / name).exists()]
+        for name in (f"{MODEL}.keras", *optional, PREDICTIONS, CARD, METRICS, REPORT):
             folder.write(name, local / name)
 
     def _know(self, known: Known) -> None:

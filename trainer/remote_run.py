@@ -1,7 +1,7 @@
 """A run whose place is in a bucket: what is there, and how a process comes to go on from it.
 
     run = RemoteRun("gs://lab/runs/cervix/r", folder)       # `folder` stands for it on this machine
-    run.finished, run.config
+    run.has(RESULTS), run.config
     run.fetch(steps_needed, alone=True)                     # now `folder` is as the run was left
 
 What lies in the bucket looks like a run on a disk. `checkpoints/last.json` is written after all files of the checkpoint
@@ -28,7 +28,7 @@ from data_pipeline.cli import say
 from data_pipeline.storage import exclusive, write_atomic
 from data_pipeline.transfer import download
 from trainer.published import LAST, Name, names_in, parse_name, parse_pointer, read_pointer, write_pointer
-from trainer.run_folder import CHECKPOINTS, CONFIG_NAME, LOCK, RESULTS, TENSORBOARD, busy
+from trainer.run_folder import CHECKPOINTS, CONFIG_NAME, LOCK, TENSORBOARD, busy
 from trainer.sealed_state import STATE, DamagedError, read_whole
 
 POINTER = f"{CHECKPOINTS}/{LAST}"
@@ -62,10 +62,9 @@ class RemoteRun:
     def _first_look(self) -> dict[str, Blob]:
         return self._listing()
 
-    @property
-    def finished(self) -> bool:
-        """Whether all that a run leaves is there."""
-        return all(name in self._first_look for name in RESULTS)
+    def has(self, names: Collection[str]) -> bool:
+        """Whether all these files are there."""
+        return all(name in self._first_look for name in names)
 
     @property
     def begun(self) -> bool:

@@ -26,6 +26,7 @@ from trainer.plots_scores import (
 from trainer.plots_training import History, accuracy_curve, loss_curve, speed_curve
 from trainer.report_inputs import Example, GroupResult, ReportInputs
 from trainer.scoreboard import PROBES, interval_of, recalls, scoreboard
+from trainer.shortcuts import warning
 from trainer.thumbnails import thumbnail
 from trainer.verdict import Verdict, high_shortcuts, judge
 
@@ -52,6 +53,7 @@ def render_report(inputs: ReportInputs) -> str:
         "interval_of": interval_of,
         "probes": PROBES,
         "alarms": high_shortcuts(inputs.shortcuts),
+        "warnings": {name: warning(name, probe) for name, probe in (inputs.shortcuts or {}).items()},
         "speed": _middle(inputs.history, "images_per_s"),
         "waiting": _middle(inputs.history, "waiting_share"),
         "most_behind": MOST_BEHIND,

@@ -27,7 +27,11 @@ MODEL = "model"
 SAVED_MODEL = "saved_model.pb"
 REPORT = "report.html"
 TENSORBOARD = "tensorboard"
-RESULTS = (METRICS, REPORT, f"{MODEL}/{SAVED_MODEL}", f"{MODEL}.keras")
+SERVING = "serving"
+CARD = "MODEL_CARD.md"
+PREDICTIONS = "predictions.csv"
+TFLITE, TFLITE_LABELS = f"{MODEL}.tflite", f"{MODEL}.labels.txt"
+RESULTS = (METRICS, REPORT, CARD, PREDICTIONS, f"{MODEL}/{SAVED_MODEL}", f"{MODEL}.keras")
 PROBE_BYTES = 1 << 20  # what a disk must take at the least; checkpoints are larger, but how much depends on the network
 
 
@@ -110,9 +114,14 @@ def busy(place: object) -> str:
     return f"The run in {place} is under way. To fix it: wait for its end, or give another --run."
 
 
-def is_finished(folder: Path) -> bool:
+def results(*, tflite: bool) -> tuple[str, ...]:
+    """The files that a finished run has."""
+    return (*RESULTS, TFLITE) if tflite else RESULTS
+
+
+def is_finished(folder: Path, *, tflite: bool = False) -> bool:
     """Whether all that a run leaves is there."""
-    return all((folder / name).exists() for name in RESULTS)
+    return all((folder / name).exists() for name in results(tflite=tflite))
 
 
 def find_model(folder: Path) -> Path:

@@ -39,6 +39,7 @@ from trainer.sizes import parse_bytes
 
 # Far beyond any use, and far below where numbers of steps or sizes of arrays overflow.
 MAX_COUNT, MAX_BATCH, MAX_IMAGE_SIZE, MAX_LOGICAL_CPUS, MAX_WORKERS = 10**6, 2**20, 2**13, 256, 10**4
+MAX_STEPS_PER_CALL = 10**4
 HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,200}[A-Za-z0-9])?")
 RUN_NAME = re.compile(r"\w[\w .=+@,-]{0,79}")  # four bytes a letter still make a file name
 
@@ -47,6 +48,7 @@ def define_flags() -> None:
     """Declare the flags of training. Their defaults are those of `TrainConfig`."""
     default = {field.name: field.default for field in fields(TrainConfig)}
     string, integer, number, choice = flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_float, flags.DEFINE_enum
+    boolean = flags.DEFINE_boolean
     flags.DEFINE_list("organ", None, "Organ to train for: a dataset of --tfrecords, a comma-separated list, or `all`.")
     string("tfrecords", None, "Folder of datasets, or its gs:// address, as written by python -m data_pipeline.")
     string(
@@ -85,6 +87,18 @@ def define_flags() -> None:
     )
     choice("monitor", default["monitor"], list(MONITORS), "Validation metric that says which epoch is best.")
     integer("seed", default["seed"], "Of weights, order and augmentation.", lower_bound=0, upper_bound=MAX_SEED)
+    boolean(
+        "tta",
+        default["tta"],
+        "Test-time augmentation: the model answers with the mean over the 8 flips and quarter turns of an image, in "
+        "report, export and prediction alike, at 8 times the work.",
+    )
+    number(
+        "target_error",
+        default["target_error"],
+        "Share of wrong answers to be kept below by leaving the least sure ones to people: the report recommends from "
+        "which confidence on.",
+    )
     choice(
         "precision",
         default["precision"],
@@ -103,6 +117,15 @@ def define_flags() -> None:
         default["profile_steps"],
         "First and last step to record for TensorBoard's Profile page, such as 100,110.",
     )
+    integer(
+        "steps_per_call",
+        default["steps_per_call"],
+        "Steps in one call from Python, of one machine: the same results, and a signal is heard after each call; "
+        "0: several where steps are shorter than 20 ms.",
+        lower_bound=0,
+        upper_bound=MAX_STEPS_PER_CALL,
+    )
+    boolean("tflite", default["tflite"], "Write model.tflite too, for small devices; also for a run that is done.")
     choice(
         "distribution",
         default["distribution"],
@@ -191,6 +214,10 @@ def _check(values: flags.FlagValues) -> None:
     if not values.clip_norm < math.inf:
         fix = "leave it out, or try --clip_norm=1"
         raise invalid_flag("clip_norm", expected="a finite number", received=values.clip_norm, fix=fix)
+    if not 0 < values.target_error < 1:  # NaN isn't either
+        fix = "try --target_error=0.05"
+        expected = "a share above 0 and below 1"
+        raise invalid_flag("target_error", expected=expected, received=values.target_error, fix=fix)
     if values.run and not RUN_NAME.fullmatch(values.run):
         fix = "begin with a letter or digit, leave out slashes, and keep below 80 letters"
         raise invalid_flag("run", expected="a plain name", received=values.run, fix=fix)

@@ -33,12 +33,14 @@ from trainer.models import trainable
 from trainer.order import TrainOrder
 from trainer.outcome import test_and_report
 from trainer.preemption import StopSignal
+from trainer.preview import choose, preview
 from trainer.records import RecordReader
 from trainer.run_folder import CHECKPOINTS, LOCK, REPORT, TENSORBOARD, EpochLog, busy, open_run, say_nothing
 from trainer.scratch import Scratch
 from trainer.sizes import parse_bytes
 from trainer.step import Update
 from trainer.step_profile import StepProfile
+from trainer.tensorboard import IMAGES_SHOWN, write_augmented
 from trainer.uploads import NoUploads, Uploads
 from trainer.watchdog import Watchdog
 
@@ -110,6 +112,8 @@ def _train_and_test(
     if not progress.finished:
         with stop.at_once() if job.layout.alone else nullcontext(), job.reader.naming_failures():
             job = replace(job, decoded=_cache(config, job.reader))
+            if chief and not progress.step:
+                _show_augmented(config, job.reader, folder)
     progress = train(job, progress)
     if not chief:
         return
@@ -186,6 +190,7 @@ def _job(
         on_nan=config.on_nan,
         update=Update(clip_norm=config.clip_norm, accumulate=config.accumulate, xla=config.xla == ON),
         scale=scale,
+        steps_per_call=config.steps_per_call,
         profile=_profile(config, folder) if chief else StepProfile(),
         watchdog=watchdog,
     )
@@ -194,6 +199,21 @@ def _job(
 def _profile(config: TrainConfig, folder: Path) -> StepProfile:
     first, last = parse_steps("profile_steps", config.profile_steps)
     return StepProfile(folder / TENSORBOARD, first, last)
+
+
+def _show_augmented(config: TrainConfig, reader: RecordReader, folder: Path) -> None:
+    """Some images for TensorBoard as the first epoch sees them."""
+    records = choose(reader, IMAGES_SHOWN, seed=config.seed)
+    _, images = preview(
+        reader,
+        records,
+        how=augmentation_of(config),
+        mixing=mixing_of(config),
+        seed=config.seed,
+        image_size=config.image_size,
+        epochs=1,
+    )
+    write_augmented(folder / TENSORBOARD, images)
 
 
 def _cache(config: TrainConfig, reader: RecordReader) -> DecodedCache | None:

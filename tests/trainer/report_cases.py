@@ -185,6 +185,7 @@ def rich() -> ReportInputs:
                 "macro_f1": 0.2,
                 "interval": [0.18, 0.29],
                 "high": False,
+                "chance": 1 / 7,
             },
             "border": {
                 "accuracy": 0.48,
@@ -192,6 +193,8 @@ def rich() -> ReportInputs:
                 "macro_f1": 0.45,
                 "interval": [0.39, 0.53],
                 "high": True,
+                "chance": 1 / 7,
+                "given_away": ["light_dysplastic"],
             },
         },
         curves=report_curves(test, CLASSES, uncalibrated=sharper(test)),

@@ -264,13 +264,13 @@ def test_results_come_after_the_last_checkpoint_and_the_report_last(
     finishing.start()
     until(lambda: "hang" in faulty_bucket.front.hit(), 10, "the report")
     assert lake.published() == 1
-    assert not RemoteRun(ADDRESS, tmp_path / "look").finished
+    assert not RemoteRun(ADDRESS, tmp_path / "look").has(RESULTS)
     there = {blob.name for blob in machine.run.folder.files()}
     assert there >= {*RESULTS, "model/variables/variables.index", "tensorboard/events"} - {"report.html"}
     faulty_bucket.front.rule = lambda seen: ""
     faulty_bucket.front.release()
     finishing.join(20)
-    assert RemoteRun(ADDRESS, tmp_path / "look").finished
+    assert RemoteRun(ADDRESS, tmp_path / "look").has(RESULTS)
 
 
 def test_a_stop_while_results_are_uploaded_ends_at_once(

@@ -15,12 +15,16 @@ import pytest
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from data_pipeline import cli
-from tests.conftest import ROOT, run_module
+from data_pipeline.images import as_png, decode
+from data_pipeline.manifest import Manifest
+from tests.conftest import ROOT, make_images, run_module
 from tests.trainer.conftest import SIZE, train_command
 from trainer.checkpoints import Checkpoints
 from trainer.config import TrainConfig
+from trainer.export import load_served
 from trainer.models import build_model
 from trainer.pace import CLOCK_COLUMNS
+from trainer.records import RecordReader
 from trainer.run_folder import open_run
 
 
@@ -30,16 +34,45 @@ def metrics_of(folder: Path) -> dict:
 
 def test_a_run_leaves_all_that_the_contract_names(finished_run: Path) -> None:
     there = {path.name for path in finished_run.iterdir() if not path.name.startswith(".")}
-    assert there == {"config.json", "checkpoints", "metrics.json", "report.html", "model", "model.keras", "tensorboard"}
+    files = {"config.json", "metrics.json", "predictions.csv", "report.html", "MODEL_CARD.md", "model.keras"}
+    assert there == files | {"checkpoints", "model", "serving", "tensorboard"}
     metrics = metrics_of(finished_run)
     assert {"accuracy", "balanced_accuracy", "macro_f1", "n", "per_class", "confusion_matrix"} <= metrics["test"].keys()
     assert metrics["test"]["n"] == sum(map(sum, metrics["test"]["confusion_matrix"]))
     assert metrics["baselines"]["majority"]["balanced_accuracy"] == pytest.approx(1 / 3)
+    assert metrics["baselines"]["classical"]["difference"]["accuracy"]["value"] == pytest.approx(
+        metrics["test"]["accuracy"] - metrics["baselines"]["classical"]["accuracy"]
+    )
+    assert metrics["shortcuts"].keys() == {"mean_colour", "border"}
+    assert metrics["test"]["intervals"]["accuracy"][0] <= metrics["test"]["accuracy"]
     assert [row["epoch"] for row in metrics["history"]] == [1, 2, 3, 4]
 
 
 def test_it_learns_what_can_be_learnt(finished_run: Path) -> None:
     assert metrics_of(finished_run)["test"]["accuracy"] > 0.8
+
+
+def test_labels_that_mean_nothing_score_chance(tmp_path: Path) -> None:
+    """Slides dealt out among the diagnoses: whatever a network learns of those, it can't be right."""
+    make_images(tmp_path / "images" / "gland", slides=24, size=32)
+    files = sorted((tmp_path / "images" / "gland").glob("*/*.png"))
+    classes, slides = sorted({file.parent for file in files}), sorted({file.name[:4] for file in files})
+    dealt = dict(zip(slides, np.random.default_rng(0).permutation(np.arange(len(slides)) % len(classes)), strict=True))
+    for file in files:
+        file.rename(classes[dealt[file.name[:4]]] / file.name)
+    flags = [f"--tfrecords={tmp_path / 'tfrecords'}", "--organ=gland"]
+    done = run_module(
+        "data_pipeline", f"--images={tmp_path / 'images'}", "--image_size=32", "--near_duplicates=ignore", *flags
+    )
+    assert done.returncode == 0, done.stderr
+    done = run_module("trainer", *train_command(tmp_path / "tfrecords", tmp_path))
+    assert done.returncode == 0, done.stderr
+    metrics = metrics_of(tmp_path / "gland" / "r")
+    for name, chance in (("balanced_accuracy", 1 / 3), ("roc_auc", 0.5)):
+        low, high = metrics["test"]["intervals"][name]
+        assert low <= chance <= high, name  # a network that always says the same has no more than that
+    assert not metrics["shortcuts"]["mean_colour"]["high"]
+    assert "Clearly better" not in (tmp_path / "gland" / "r" / "report.html").read_text()
 
 
 def test_scalars_are_readable_by_tensorboard(finished_run: Path) -> None:
@@ -48,6 +81,7 @@ def test_scalars_are_readable_by_tensorboard(finished_run: Path) -> None:
     events = EventAccumulator(str(finished_run / "tensorboard")).Reload()
     names = set(events.Tags()["tensors"])
     assert {"train_loss", "validation_loss", "validation_balanced_accuracy", "images_per_s"} <= names
+    assert {"augmented", "test/confusion", "test/balanced_accuracy"} <= names
     assert [event.step for event in events.Tensors("train_loss")] == [1, 2, 3, 4]
 
 
@@ -58,6 +92,33 @@ def test_the_same_command_again_shows_the_report_and_trains_nothing(finished_run
     assert "finished already" in done.stderr
     assert done.stdout.strip() == f"Report: {finished_run / 'report.html'}"
     assert (finished_run / "report.html").stat().st_mtime_ns == before
+
+
+def test_tflite_can_be_had_of_a_run_that_is_done_and_changes_no_number(
+    finished_run: Path, tfrecords: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished_run, tmp_path / "gland" / "r")
+    done = run_module("trainer", *train_command(tfrecords, tmp_path, "--tflite"))
+    assert done.returncode == 0, done.stderr
+    assert "model.tflite gives the same answer to 100.0%" in done.stderr
+    before, after = metrics_of(finished_run), metrics_of(tmp_path / "gland" / "r")
+    assert after.pop("tflite")["largest_difference"] < 1e-5
+    assert after == before
+    assert (tmp_path / "gland" / "r" / "predictions.csv").read_bytes() == (
+        finished_run / "predictions.csv"
+    ).read_bytes()
+
+
+def test_test_time_augmentation_is_in_the_model_that_is_tested_and_served(tfrecords: Path, tmp_path: Path) -> None:
+    done = run_module("trainer", *train_command(tfrecords, tmp_path, "--tta", "--epochs=1"))
+    assert done.returncode == 0, done.stderr
+    served, metrics = load_served(tmp_path / "gland" / "r"), metrics_of(tmp_path / "gland" / "r")
+    assert served.views == metrics["views"] == 8
+    manifest = Manifest.load(tfrecords / "gland")
+    records = RecordReader(tfrecords / "gland", manifest, "test").records(np.arange(8))
+    turned = [as_png(np.ascontiguousarray(np.rot90(decode(record.image).pixels))) for record in records]
+    straight = served.probabilities([as_png(decode(record.image).pixels) for record in records])
+    assert np.abs(served.probabilities(turned) - straight).max() < 1e-5
 
 
 def test_two_replicas_learn_what_one_learns(finished_run: Path, tfrecords: Path, tmp_path: Path) -> None:

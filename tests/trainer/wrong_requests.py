@@ -121,6 +121,7 @@ def _in_cluster(text: str, *more: str) -> Make:
 
 
 INTEGERS = (
+    "steps_per_call",
     "epochs",
     "batch_size",
     "accumulate",
@@ -145,6 +146,8 @@ FLAGS = (
     *(flag(f"--worker={value}", "worker", value[:9]) for value in BAD_INTEGERS if value != "-1"),
     *(flag(f"--worker_service={value}", "`--worker_service`") for value in ("a b", "-a", "a/b", "http://a")),
     *(flag(f"--learning_rate={value}", "learning_rate") for value in BAD_NUMBERS),
+    *(flag(f"--target_error={value}", "target_error") for value in (*BAD_NUMBERS, "1")),
+    *(flag(f"--{name}={value}", name) for name in ("tta", "tflite") for value in ("2", "maybe")),
     *(flag(f"--{name}={value}", f"`--{name}`", f"{value[:9]}", "10m") for name in TIMES for value in BAD_TIMES),
     *(flag(f"--checkpoint_every={value}", "`--checkpoint_every`", value[:9]) for value in BAD_TIMES if value != "10"),
     flag("--checkpoint_every=" + "9" * 5000, "`--checkpoint_every`"),

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from trainer.pace import CLOCK_COLUMNS
 
-NUMBERS = ("best_epoch", "epochs", "validation", "test", "baselines")
+NUMBERS = ("best_epoch", "epochs", "temperature", "validation", "test", "abstention", "baselines", "shortcuts")
 
 
 def left_by(folder: Path) -> dict[str, Any]:
@@ -36,6 +36,7 @@ def left_by(folder: Path) -> dict[str, Any]:
         "SavedModel": variables_digest(folder / "model" / "variables" / "variables"),
         "history": [without_times(row) for row in metrics["history"]],
         **{name: metrics[name] for name in NUMBERS},
+        "predictions.csv": hashlib.sha256((folder / "predictions.csv").read_bytes()).hexdigest(),
         "leftovers": sorted(path.name for path in folder.rglob(".*") if path.name != ".lock"),
     }
 
