@@ -13,9 +13,10 @@ TAG ?= $(VERSION)$(if $(filter gpu,$(VARIANT)),-gpu)
 ifeq ($(filter cpu gpu,$(VARIANT)),)
 $(error Invalid value for VARIANT. Expected cpu or gpu. Received: $(VARIANT))
 endif
+IN_PARALLEL = --numprocesses=auto --maxprocesses=4 --dist=loadfile
 LOCK = $(if $(filter gpu,$(VARIANT)),gpu,runtime)
 
-.PHONY: demo test test-faults test-container lint bench peers image sbom lock clean
+.PHONY: demo test test-long test-faults test-container lint bench peers image sbom lock clean
 
 demo: $(VENV)/.runtime
 	$(PY) -m data_pipeline.synthesize --output=demo/images
@@ -26,7 +27,11 @@ demo: $(VENV)/.runtime
 
 # Files of tests are shared by as many processes as there are processors, four at most.
 test: $(VENV)/.test
-	$(PY) -m pytest -m "not container" --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	$(PY) -m pytest -m "not container and not long" $(IN_PARALLEL)
+
+# Tests that take minutes each: runs that are interrupted at many moments, and several machines at once.
+test-long: $(VENV)/.test
+	$(PY) -m pytest -m long $(IN_PARALLEL)
 
 # Interrupts training at every moment, on one device, two replicas and several workers: a hundred runs.
 # A part of it: make test-faults ARGS=--only='single/*,*/validation/TERM'; ARGS=--list shows the names.
