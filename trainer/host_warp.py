@@ -9,8 +9,9 @@ eight bytes for two neighbouring pixels above and one for two below, then the we
 """
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numba
@@ -22,11 +23,19 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-# NaN can't come up, and without it minima and maxima are single instructions. Nothing here changes a result.
-_kernel = numba.njit(nogil=True, error_model="numpy", fastmath={"nnan", "ninf", "nsz"})
 _ALIGNED_BYTES = 64  # what TensorFlow takes over without a copy
 _CHANNELS, _FLOAT_BYTES, _LOAD_BYTES = 3, 4, 8
 _AT_ONCE = 8  # images that a thread takes
+
+
+def _kernel(function: Callable[..., Any]) -> Any:
+    """Compiled when it is first called; the machine code is kept beside this file, or in the user's cache."""
+    # NaN can't come up, and without it minima and maxima are single instructions. Nothing here changes a result.
+    compiled = partial(numba.njit, nogil=True, error_model="numpy", fastmath={"nnan", "ninf", "nsz"})
+    try:
+        return compiled(cache=True)(function)
+    except RuntimeError:  # there is no folder to write to
+        return compiled()(function)
 
 
 def sampled_on_host(images: Any, matrices: Any, gains: Any, *, limit: float) -> Any:
@@ -75,7 +84,7 @@ def _aligned(shape: tuple[int, ...]) -> Floats:
     return raw[first : first + size].view(np.float32).reshape(shape)
 
 
-@_kernel  # type: ignore[untyped-decorator]
+@_kernel
 def _warp(images: Any, matrices: Any, gains: Any, limit: Any, out: Any) -> None:
     batch, size = images.shape[:2]
     first, to_right, to_bottom = np.empty(size, np.int32), np.empty(size, np.float32), np.empty(size, np.float32)
@@ -93,13 +102,13 @@ def _warp(images: Any, matrices: Any, gains: Any, limit: Any, out: Any) -> None:
             _weigh(above.view(np.uint32), below.view(np.uint32), to_right, to_bottom, gains[number], limit, row)
 
 
-@_kernel  # type: ignore[untyped-decorator]
+@_kernel
 def _copy(values: Any, to: Any) -> None:
     for i in range(values.size):
         to[i] = values[i]
 
 
-@_kernel  # type: ignore[untyped-decorator]
+@_kernel
 def _find(a: Any, by: Any, c: Any, d: Any, ey: Any, f: Any, first: Any, to_right: Any, to_bottom: Any) -> None:
     """For each pixel of a row: the byte where the upper left of its sources begins, and how far it is from there."""
     size = first.size
@@ -127,7 +136,7 @@ def _eight_bytes(context: Any, address: Any) -> Any:
     return types.uint64(types.uintp), generate
 
 
-@_kernel  # type: ignore[untyped-decorator]
+@_kernel
 def _load(image: Any, first: Any, above: Any, below: Any) -> None:
     """Two neighbouring pixels above and two below, six of the eight bytes each; the lowest byte is the first."""
     upper = np.int64(image.ctypes.data)
@@ -137,7 +146,7 @@ def _load(image: Any, first: Any, above: Any, below: Any) -> None:
         below[i] = _eight_bytes(np.uint64(lower + first[i]))
 
 
-@_kernel  # type: ignore[untyped-decorator]
+@_kernel
 def _weigh(above: Any, below: Any, to_right: Any, to_bottom: Any, gain: Any, limit: Any, row: Any) -> None:
     """The halves of what `_load` gave, as uint32, to the row's channels."""
     one, byte = np.float32(1), np.uint32(255)
@@ -157,6 +166,6 @@ def _weigh(above: Any, below: Any, to_right: Any, to_bottom: Any, gain: Any, lim
         row[3 * i + 2] = min((over * top + under * bottom) * gain, limit)
 
 
-@_kernel  # type: ignore[untyped-decorator]
+@_kernel
 def _channel(value: Any) -> Any:
     return np.float32(np.int32(value))  # there is no vector instruction for unsigned numbers before AVX-512
