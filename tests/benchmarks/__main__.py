@@ -2,8 +2,8 @@
 
 Usage: python -m tests.benchmarks [GROUP ...]
 
-  GROUP  input, step, training, resume, conversion, memory or near; all of them by default. Sections of the others
-         stay as they are.
+  GROUP  input, step, training, resume, predicting, conversion, memory or near; all of them by default. Sections of
+         the others stay as they are.
 
 A group is a module beside this one that prints its section as a program of its own, so that no group counts what
 another has imported or left in memory. Exit codes: 0 done, 1 a group failed, 2 there is no such group.
@@ -23,7 +23,7 @@ from data_pipeline.parallel import available_cpus
 from tests.conftest import REAL_IMAGES
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-GROUPS = ("input", "step", "training", "resume", "conversion", "memory", "near")
+GROUPS = ("input", "step", "training", "resume", "predicting", "conversion", "memory", "near")
 PACKAGES = ("numpy", "pillow", "tensorflow", "keras", "tensorflow-datasets", "webdataset")
 HEADING = "\n## "
 
