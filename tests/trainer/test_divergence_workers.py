@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import ROOT
 from tests.trainer.workers import free_addresses
 
@@ -66,6 +68,7 @@ def two_workers(dataset: Path, folder: Path, *, rate: float, stop: int = 10**6) 
     return [json.loads(said.splitlines()[-1]) for said, _ in ends]
 
 
+@pytest.mark.long
 def test_two_workers_go_back_together_with_and_without_an_interruption(
     dataset: tuple[Path, object], tmp_path: Path
 ) -> None:

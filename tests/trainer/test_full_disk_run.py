@@ -16,6 +16,8 @@ from tests.conftest import ROOT, run_module
 from tests.faults.disks import Disk, mounted
 from tests.trainer.conftest import train_command
 
+pytestmark = pytest.mark.long
+
 REFUSED = "could NOT be saved"
 
 

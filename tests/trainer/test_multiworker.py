@@ -137,6 +137,7 @@ def test_two_workers_learn_what_one_process_learns(finished_run: Path, team: Tea
     assert team.leftovers() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lost", [2])  # `make test-faults` strikes worker 0 too
 def test_a_killed_worker_ends_all_others_and_started_again_the_result_is_the_same(
     uninterrupted: Path, team: Team, lost: int
@@ -155,6 +156,7 @@ def test_a_killed_worker_ends_all_others_and_started_again_the_result_is_the_sam
     assert team.leftovers() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lost", [0])
 def test_a_stopped_worker_ends_all_others(team: Team, lost: int) -> None:
     workers = team.start(3, "--checkpoint_every=1")
@@ -166,6 +168,7 @@ def test_a_stopped_worker_ends_all_others(team: Team, lost: int) -> None:
     workers[lost].process.kill()
 
 
+@pytest.mark.long
 def test_a_worker_lost_while_tensorflow_connects_ends_the_other(team: Team) -> None:
     """TensorFlow waits for it in C++ and holds Python's lock: no thread of Python's could end the process."""
     workers = team.start(2)

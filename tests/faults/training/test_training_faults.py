@@ -11,6 +11,8 @@ import pytest
 from tests.faults.training.cases import Case, Moment, References, run_chain
 from tests.faults.training.trial import MIRRORED, SINGLE, TWO_WORKERS, Topology, make_data
 
+pytestmark = pytest.mark.long
+
 # Counts are those of the process that is struck, but for `step@`, the number of the step.
 BLOWS = {
     SINGLE: (
