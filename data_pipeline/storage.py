@@ -6,9 +6,11 @@ A writer fills a temporary file beside the target, flushes it to the disk and re
 a power cut leaves half a file under the final name.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +23,8 @@ from data_pipeline.cli import RequestError, invalid_flag
 TEMPORARY = ".tmp"
 BUCKET_SCHEME = "gs://"
 SCRATCH_NAME = "cytotrain"
+# What a file system says that has no second names for a file, or no more, or not here.
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)
 
 
 def in_bucket(value: str) -> bool:
@@ -132,6 +136,17 @@ def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's contents, in hexadecimal. An `OSError` names the file."""
     with errors_naming(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def link_or_copy(source: Path | str, target: Path | str) -> str:
+    """A second name for a file, or a copy of it where there are no links; `target`, as `shutil.copytree` wants it."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        shutil.copyfile(source, target)
+    return str(target)
 
 
 def flush(path: Path) -> None:

@@ -14,9 +14,10 @@ import numpy as np
 
 from data_pipeline.schema import Record
 from trainer.gradcam import heat_maps, overlay, place
-from trainer.input_pipeline import decode_any, to_unit_range
+from trainer.input_pipeline import to_unit_range
 from trainer.metrics import Predictions
 from trainer.report_inputs import Example
+from trainer.served_images import decode_served
 
 
 def explained(
@@ -37,7 +38,7 @@ def explained(
             raise ValueError(f"Expected the record of {predictions.ids[row]!r} in row {row}. Received {record.id!r}.")
     if not rows:
         return ()
-    images = np.stack([to_unit_range(decode_any(record.image, image_size)) for record in records])
+    images = np.stack([to_unit_range(decode_served(record.image, image_size=image_size)[0]) for record in records])
     # What is explained is the answer that is reported, which is that of a mean of eight views where there are eight.
     maps = heat_maps(model, images, answers=predictions.answers[list(rows)])
     return tuple(

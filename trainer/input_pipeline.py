@@ -188,29 +188,6 @@ def decode_stored(encoded: Any, *, stored_size: int, image_size: int) -> Any:
     return pixels if stored_size == image_size else _resized(pixels, image_size)
 
 
-def decode_any(encoded: Any, image_size: int) -> Any:
-    """An encoded image of any size, grey or coloured, as `[image_size, image_size, 3] float32` in [0, 255].
-
-    Transparency is laid on white, as conversion does. Of an image of the right size not a bit is changed.
-    """
-    pixels = tf.cast(tf.io.decode_image(encoded, expand_animations=False), tf.float32)
-    has_fourth = tf.shape(pixels)[2] % 2 == 0
-    # The fourth byte of a BMP is no transparency, whatever is in it.
-    is_bmp = tf.strings.substr(encoded, 0, 2) == b"BM"
-    pixels = tf.cond(has_fourth & is_bmp, lambda: pixels[..., :3], lambda: pixels)
-    opaque = tf.cond(has_fourth & ~is_bmp, lambda: _on_white(pixels), lambda: pixels)
-    # A grey picture's one channel becomes three; a coloured one's three stay as they are.
-    coloured = tf.broadcast_to(opaque, tf.concat([tf.shape(opaque)[:2], [3]], axis=0))
-    fits = tf.reduce_all(tf.shape(coloured)[:2] == image_size)
-    square = tf.cond(fits, lambda: coloured, lambda: _resized(coloured, image_size))
-    return tf.ensure_shape(square, [image_size, image_size, 3])
-
-
-def _on_white(pixels: Any) -> Any:
-    share = pixels[..., -1:] / 255.0
-    return tf.round(pixels[..., :-1] * share + 255.0 * (1.0 - share))
-
-
 def _resized(pixels: Any, image_size: int) -> Any:
     """Bilinear with antialiasing, ignoring the aspect ratio, as conversion does."""
     return tf.image.resize(tf.cast(pixels, tf.float32), [image_size, image_size], antialias=True)

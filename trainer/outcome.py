@@ -7,7 +7,6 @@ them, loaded again, and held against the one in memory; only then is the test sp
 the file that is served, fed with the stored bytes.
 """
 
-import hashlib
 import json
 import platform
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from data_pipeline import __version__
 from data_pipeline.cli import say
 from data_pipeline.manifest import Manifest, read_quarantine
 from data_pipeline.page import NO_GROUPS
-from data_pipeline.storage import write_atomic
+from data_pipeline.storage import file_sha256, write_atomic
 from trainer import cluster, report, tensorboard
 from trainer.abstention import abstention_scores, recommended_threshold
 from trainer.calibration import apply_temperature, fit_temperature
@@ -31,13 +30,13 @@ from trainer.config import TrainConfig
 from trainer.evaluate import predict_served, scores_of
 from trainer.export import Served, check_export, export, load_served, served_in_memory
 from trainer.gallery import explained
-from trainer.metrics import Predictions, confident_mistakes
+from trainer.metrics import Predictions, confident_mistakes, least_certain
 from trainer.model_card import write_model_card
 from trainer.models import build_model
 from trainer.predictions_file import write_predictions
 from trainer.records import RecordReader
 from trainer.report_curves import report_curves
-from trainer.report_rows import group_results, least_certain
+from trainer.report_rows import group_results
 from trainer.rivals import Rivals, meet_rivals
 from trainer.run_folder import METRICS, MODEL, SAVED_MODEL, SERVING, TENSORBOARD, TFLITE
 from trainer.tflite import agreement, write_tflite
@@ -213,7 +212,7 @@ def _report_inputs(
         shortcuts=metrics["shortcuts"],
         curves=report_curves(test.predictions, manifest.classes, uncalibrated=test.uncalibrated),
         groups=group_results(test.predictions, manifest.classes) if known else (),
-        hashes={name: _sha256(folder / name) for name in (f"{MODEL}.keras", f"{MODEL}/{SAVED_MODEL}")},
+        hashes={name: file_sha256(folder / name) for name in (f"{MODEL}.keras", f"{MODEL}/{SAVED_MODEL}")},
     )
 
 
@@ -223,11 +222,6 @@ def _examples(
     """Test images, each with where the model looked."""
     records = _reader(config, manifest, "test").records(np.array(rows, dtype=np.int64))
     return explained(model, records, test.predictions, rows, classes=manifest.classes, image_size=config.image_size)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _environment(strategy: tf.distribute.Strategy) -> dict[str, str]:

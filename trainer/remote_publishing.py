@@ -9,8 +9,6 @@ there, or upon another pointer than the one it wrote last, raises `ConflictError
 has ended, the report is written last: without it, it isn't finished.
 """
 
-import errno
-import os
 import shutil
 from collections.abc import Collection
 from contextlib import suppress
@@ -18,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_pipeline.bucket import ConflictError
+from data_pipeline.storage import link_or_copy
 from data_pipeline.transfer import upload
 from trainer.published import Name, kept_with, names_in, parse_name, pointer_to, read_pointer
 from trainer.remote_run import POINTER, Known, RemoteRun
@@ -34,8 +33,6 @@ from trainer.run_folder import (
     TFLITE_LABELS,
 )
 from trainer.sealed_state import STATE
-
-NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK)  # of a disk that can't have them
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ def linked(local: Path, steps: Collection[int], *, number: int, complete: Collec
         if str(name) not in complete:
             (folder / CHECKPOINTS / str(name)).mkdir(parents=True)
             for path in (checkpoints / str(name)).iterdir():
-                _link(path, folder / CHECKPOINTS / str(name) / path.name)
+                link_or_copy(path, folder / CHECKPOINTS / str(name) / path.name)
     if (local / TENSORBOARD).is_dir():  # a copy: these grow
         shutil.copytree(local / TENSORBOARD, folder / TENSORBOARD)
     return Job(number, folder, tuple(kept))
@@ -182,15 +179,6 @@ class Publisher:
             f"Another process works on the run {self._run} and has written there. This one ends, and leaves what the "
             "other has published. To fix it: let one process train a run at a time, or give another --run."
         )
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        shutil.copy2(source, target)
 
 
 def _files(folder: Path, name: str) -> dict[str, Path]:

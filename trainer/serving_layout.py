@@ -7,13 +7,12 @@ The files of version 1 are hard links to those of the model: nothing is on the d
 by itself wherever it is mounted or copied to. On a disk that has no hard links, they are copies.
 """
 
-import errno
-import os
 import shutil
 from pathlib import Path
 
+from data_pipeline.storage import link_or_copy
+
 VERSION = 1
-NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV)
 
 
 def link_version(model: Path, serving: Path, *, version: int = VERSION) -> Path:
@@ -21,18 +20,8 @@ def link_version(model: Path, serving: Path, *, version: int = VERSION) -> Path:
     target = serving / str(version)
     aside = serving.with_name(f".{serving.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(model, aside, copy_function=_link)
+    shutil.copytree(model, aside, copy_function=link_or_copy)
     serving.mkdir(exist_ok=True)
     shutil.rmtree(target, ignore_errors=True)
     aside.rename(target)
-    return target
-
-
-def _link(source: str, target: str) -> str:
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        shutil.copyfile(source, target)
     return target

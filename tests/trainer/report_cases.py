@@ -12,10 +12,10 @@ from PIL import Image
 from data_pipeline.manifest import Counts, Grouping, Manifest, NearDuplicates, QuarantineRow, SplitCounts
 from trainer.abstention import abstention_scores, selective_scores
 from trainer.gradcam import overlay, place
-from trainer.metrics import Predictions, confident_mistakes, majority_baseline
+from trainer.metrics import Predictions, confident_mistakes, least_certain, majority_baseline
 from trainer.report_curves import report_curves
 from trainer.report_inputs import Example, ReportInputs
-from trainer.report_rows import group_results, least_certain
+from trainer.report_rows import group_results
 from trainer.scores import split_scores
 
 CLASSES = (

@@ -8,7 +8,7 @@ import pytest
 from data_pipeline.schema import Record
 from tests.conftest import image_bytes
 from trainer.metrics import Predictions
-from trainer.report_rows import group_results, least_certain
+from trainer.report_rows import group_results
 
 CLASSES = ("a", "b", "c")
 FOUR = Predictions(
@@ -22,16 +22,6 @@ FOUR = Predictions(
 def record(row: int, name: str) -> Record:
     image = image_bytes(row, size=32, form="JPEG")
     return Record(image=image, label=0, id=name, group="s", width=32, height=32)
-
-
-def test_the_least_certain_answers_are_those_with_the_smallest_lead() -> None:
-    assert least_certain(FOUR, 3) == [2, 0, 1]
-    # 0.4 is less than 0.5, but its lead is larger.
-    leads = np.array([[0.4, 0.3, 0.3], [0.5, 0.45, 0.05]], np.float32)
-    two = Predictions(FOUR.ids[:2], FOUR.groups[:2], FOUR.labels[:2], leads)
-    assert least_certain(two, 2) == [1, 0]
-    same = replace(FOUR, ids=("d", "c", "b", "a"), probabilities=np.full((4, 3), 1 / 3, np.float32))
-    assert least_certain(same, 4) == [3, 2, 1, 0]
 
 
 def test_a_group_is_answered_by_the_mean_of_its_images() -> None:
@@ -51,8 +41,9 @@ def test_a_group_of_several_diagnoses_has_no_row() -> None:
 def test_each_example_is_explained_by_the_map_of_its_own_answer() -> None:
     from trainer.gallery import explained
     from trainer.gradcam import heat_maps, overlay, place
-    from trainer.input_pipeline import decode_any, to_unit_range
+    from trainer.input_pipeline import to_unit_range
     from trainer.models import build_model
+    from trainer.served_images import decode_served
 
     model = build_model("seed_pooled", image_size=32, classes=3)
     rows = [2, 0]
@@ -63,7 +54,7 @@ def test_each_example_is_explained_by_the_map_of_its_own_answer() -> None:
         ("w", "a", "a", "b"),
     ]
     assert examples[1].confidence == pytest.approx(0.5)
-    images = np.stack([to_unit_range(decode_any(one.image, 32)) for one in records])
+    images = np.stack([to_unit_range(decode_served(one.image, image_size=32)[0]) for one in records])
     maps = heat_maps(model, images, answers=np.array([1, 0]))
     assert [one.heat_map for one in examples] == [overlay(*pair) for pair in zip(images, maps, strict=True)]
     assert [one.looked_at for one in examples] == [place(heat_map) for heat_map in maps]
