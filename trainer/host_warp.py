@@ -9,7 +9,6 @@ eight bytes for two neighbouring pixels above and one for two below, then the we
 """
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any
@@ -28,14 +27,8 @@ _CHANNELS, _FLOAT_BYTES, _LOAD_BYTES = 3, 4, 8
 _AT_ONCE = 8  # images that a thread takes
 
 
-def _kernel(function: Callable[..., Any]) -> Any:
-    """Compiled when it is first called; the machine code is kept beside this file, or in the user's cache."""
-    # NaN can't come up, and without it minima and maxima are single instructions. Nothing here changes a result.
-    compiled = partial(numba.njit, nogil=True, error_model="numpy", fastmath={"nnan", "ninf", "nsz"})
-    try:
-        return compiled(cache=True)(function)
-    except RuntimeError:  # there is no folder to write to
-        return compiled()(function)
+# NaN can't come up, and without it minima and maxima are single instructions. Nothing here changes a result.
+_kernel = partial(numba.njit, nogil=True, error_model="numpy", fastmath={"nnan", "ninf", "nsz"})
 
 
 def sampled_on_host(images: Any, matrices: Any, gains: Any, *, limit: float) -> Any:
@@ -65,7 +58,11 @@ def warped_on_host(images: NDArray[np.uint8], matrices: Floats, gains: Floats, *
     out = _aligned(images.shape)
 
     def warp(part: slice) -> None:
-        _warp(images[part], matrices[part], gains[part], np.float32(limit), out[part])
+        arguments = images[part], matrices[part], gains[part], np.float32(limit), out[part]
+        try:
+            _warp_kept(*arguments)
+        except OSError:  # a full disk is no reason not to train
+            _warp_not_kept(*arguments)
 
     parts = [slice(start, start + _AT_ONCE) for start in range(0, len(images), _AT_ONCE)]
     list(_pool().map(warp, parts))  # what a thread raised is raised here
@@ -84,7 +81,6 @@ def _aligned(shape: tuple[int, ...]) -> Floats:
     return raw[first : first + size].view(np.float32).reshape(shape)
 
 
-@_kernel
 def _warp(images: Any, matrices: Any, gains: Any, limit: Any, out: Any) -> None:
     batch, size = images.shape[:2]
     first, to_right, to_bottom = np.empty(size, np.int32), np.empty(size, np.float32), np.empty(size, np.float32)
@@ -102,13 +98,13 @@ def _warp(images: Any, matrices: Any, gains: Any, limit: Any, out: Any) -> None:
             _weigh(above.view(np.uint32), below.view(np.uint32), to_right, to_bottom, gains[number], limit, row)
 
 
-@_kernel
+@_kernel()  # type: ignore[untyped-decorator]
 def _copy(values: Any, to: Any) -> None:
     for i in range(values.size):
         to[i] = values[i]
 
 
-@_kernel
+@_kernel()  # type: ignore[untyped-decorator]
 def _find(a: Any, by: Any, c: Any, d: Any, ey: Any, f: Any, first: Any, to_right: Any, to_bottom: Any) -> None:
     """For each pixel of a row: the byte where the upper left of its sources begins, and how far it is from there."""
     size = first.size
@@ -136,7 +132,7 @@ def _eight_bytes(context: Any, address: Any) -> Any:
     return types.uint64(types.uintp), generate
 
 
-@_kernel
+@_kernel()  # type: ignore[untyped-decorator]
 def _load(image: Any, first: Any, above: Any, below: Any) -> None:
     """Two neighbouring pixels above and two below, six of the eight bytes each; the lowest byte is the first."""
     upper = np.int64(image.ctypes.data)
@@ -146,7 +142,7 @@ def _load(image: Any, first: Any, above: Any, below: Any) -> None:
         below[i] = _eight_bytes(np.uint64(lower + first[i]))
 
 
-@_kernel
+@_kernel()  # type: ignore[untyped-decorator]
 def _weigh(above: Any, below: Any, to_right: Any, to_bottom: Any, gain: Any, limit: Any, row: Any) -> None:
     """The halves of what `_load` gave, as uint32, to the row's channels."""
     one, byte = np.float32(1), np.uint32(255)
@@ -166,6 +162,17 @@ def _weigh(above: Any, below: Any, to_right: Any, to_bottom: Any, gain: Any, lim
         row[3 * i + 2] = min((over * top + under * bottom) * gain, limit)
 
 
-@_kernel
+@_kernel()  # type: ignore[untyped-decorator]
 def _channel(value: Any) -> Any:
     return np.float32(np.int32(value))  # there is no vector instruction for unsigned numbers before AVX-512
+
+
+def _keeping(function: Any) -> Any:
+    """Compiled when it is first called, and the machine code kept beside this file or in the user's cache."""
+    try:
+        return _kernel(cache=True)(function)
+    except RuntimeError:  # there is no folder to keep it in
+        return _kernel()(function)
+
+
+_warp_kept, _warp_not_kept = _keeping(_warp), _kernel()(_warp)

@@ -1,7 +1,11 @@
 """The warp, either of the two, equals Keras's, and depends on nothing but (seed, epoch, record)."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -9,6 +13,7 @@ import pytest
 from PIL import Image
 from scipy.stats import ks_2samp
 
+from tests.conftest import ROOT
 from trainer import augment
 from trainer.augment import draw
 from trainer.augment_config import Augmentation
@@ -177,3 +182,23 @@ def test_the_host_warps_images_of_any_size() -> None:
         draws = draw(Augmentation(), seed=size, epoch=0, indices=np.arange(3))
         theirs = augment.warp(images, draws.matrices(size), draws.brightness, limit=255.0)
         assert np.abs(warped_on_host(images, draws.matrices(size), draws.brightness, limit=255.0) - theirs).max() < 1e-2
+
+
+# Its files may have so many bytes; images, that are all alike, come out as they are.
+WARPED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+import numpy as np
+from trainer.host_warp import warped_on_host
+images = np.full((2, 8, 8, 3), 51, np.uint8)
+same = np.eye(2, 3, dtype=np.float32).reshape(1, 6).repeat(2, 0)
+assert (warped_on_host(images, same, np.ones(2, np.float32), limit=255) == 51).all()
+"""
+
+
+def test_the_kernel_is_kept_where_that_is_possible_and_runs_where_it_is_not(tmp_path: Path) -> None:
+    for bytes_allowed, there in ((100, False), (10**9, True)):
+        folder = tmp_path / str(bytes_allowed)
+        command = [sys.executable, "-c", WARPED, str(bytes_allowed)]
+        subprocess.run(command, cwd=ROOT, env=os.environ | {"NUMBA_CACHE_DIR": str(folder)}, check=True)
+        assert any(folder.rglob("*.nbc")) == there
