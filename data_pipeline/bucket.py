@@ -31,6 +31,7 @@ from data_pipeline.retrying import TruncatedError, retrying
 from data_pipeline.storage import BUCKET_SCHEME
 
 CONNECTIONS = 32
+READS_BY_NAME = 3  # while it is replaced again and again
 TIMEOUT_S = (10.0, 60.0)  # to connect, and between two pieces of an answer
 PAGE = 1000  # objects in one answer of a listing: the most there can be
 FIELDS = "items(name,size,crc32c,generation),nextPageToken"
@@ -132,20 +133,27 @@ class BucketFolder:
 
     def read(self, blob: Blob | str) -> bytes:
         """All of an object. Raises `FileNotFoundError`, and `ConflictError` if it isn't the one of `blob` any more."""
-        if isinstance(blob, str):
-            name, blob_or_none = blob, self.find(blob)
-            if blob_or_none is None:
-                raise FileNotFoundError(2, "No such object", f"{self}/{name}")
-            blob = blob_or_none
-        known = blob
+        if isinstance(blob, Blob):
+            return self._read(blob)
+        for tries_left in reversed(range(READS_BY_NAME)):
+            found = self.find(blob)
+            if found is None:
+                raise FileNotFoundError(2, "No such object", f"{self}/{blob}")
+            try:
+                return self._read(found)
+            except ConflictError:  # asked for by its name, the one that is there now will do
+                if not tries_left:
+                    raise
+        raise AssertionError
 
+    def _read(self, blob: Blob) -> bytes:
         def ask() -> bytes:
-            data = self.read_range(known, 0, known.size) if known.size else b""
-            if crc32c_text(google_crc32c.value(data)) != known.crc32c:
-                raise TruncatedError(f"what came of {self}/{known.name} isn't what is there")
+            data = self.read_range(blob, 0, blob.size) if blob.size else b""
+            if crc32c_text(google_crc32c.value(data)) != blob.crc32c:
+                raise TruncatedError(f"what came of {self}/{blob.name} isn't what is there")
             return data
 
-        return retrying(ask, url=f"{self}/{known.name}")
+        return retrying(ask, url=f"{self}/{blob.name}")
 
     def read_range(self, blob: Blob, start: int, stop: int) -> bytes:
         """The bytes from `start` up to `stop`, of this very generation; tried once.

@@ -62,8 +62,11 @@ def _claim(bucket: BucketFolder, organ: str, fingerprint: str, *, overwrite: boo
     there = bucket.find(name)
     if there is None or overwrite:
         return bucket.write(name, data, generation=there.generation if there else 0)
-    if (there.size, bucket.read(there)) == (len(data), data):
-        return there  # ours, of a run that was cut off, or of one that does the same
+    try:
+        if (there.size, bucket.read(there)) == (len(data), data):
+            return there  # ours, of a run that was cut off, or of one that does the same
+    except ConflictError:  # whoever it was has ended
+        return bucket.write(name, data, generation=0)
     raise ConflictError(
         f"Another dataset is being published at {bucket / organ}. To fix it: wait for its end; if that was cut off and "
         "won't go on, add --overwrite."

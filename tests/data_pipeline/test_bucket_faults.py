@@ -2,11 +2,13 @@
 
 import http.client
 import random
+import urllib.request
 from pathlib import Path
 
 import pytest
 
 from data_pipeline import bucket, resumable, retrying
+from data_pipeline.bucket import ConflictError
 from data_pipeline.transfer import download, upload
 from tests.bucket_faults import EVERY_FAULT, Seen, matching, seeded
 from tests.bucket_server import FaultyBucket
@@ -153,3 +155,33 @@ def test_a_listing_that_fails_on_a_page_goes_on_with_that_page(
     assert [blob.name for blob in folder.files()] == [f"{number}/x" for number in range(5)]
     assert folder.folders() == [str(number) for number in range(5)]
     assert sum("pageToken" not in seen.address for seen in front.log[began:]) == 2
+
+
+@pytest.mark.parametrize("then", ["replaced", "removed"])
+def test_what_is_asked_for_by_its_name_may_change_before_it_is_read(faulty_bucket: FaultyBucket, then: str) -> None:
+    """Between the look and the reading; who named a generation is told, who named none gets what is there now."""
+    folder = faulty_bucket.server.folder("a")
+    looked_at = folder.write("x", b"before")
+    changes = []
+
+    def behind(method: str, path: str, data: bytes | None = None) -> None:
+        request = urllib.request.Request(f"{faulty_bucket.server.back}/{path}", data, method=method)
+        urllib.request.urlopen(request, timeout=10).close()
+
+    def change(seen: Seen) -> str:
+        if seen.media and not changes:
+            changes.append(seen)
+            behind("DELETE", "storage/v1/b/lab/o/a%2Fx")
+            if then == "replaced":
+                behind("POST", "upload/storage/v1/b/lab/o?uploadType=media&name=a/x", b"after")
+        return ""
+
+    faulty_bucket.front.rule = change
+    if then == "replaced":
+        assert folder.read("x") == b"after"
+    else:
+        with pytest.raises(FileNotFoundError):
+            folder.read("x")
+    assert changes
+    with pytest.raises(ConflictError):
+        folder.read(looked_at)
