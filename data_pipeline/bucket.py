@@ -31,7 +31,6 @@ from data_pipeline.retrying import TruncatedError, retrying
 from data_pipeline.storage import BUCKET_SCHEME
 
 CONNECTIONS = 32
-READS_BY_NAME = 3  # while it is replaced again and again
 TIMEOUT_S = (10.0, 60.0)  # to connect, and between two pieces of an answer
 PAGE = 1000  # objects in one answer of a listing: the most there can be
 FIELDS = "items(name,size,crc32c,generation),nextPageToken"
@@ -131,20 +130,18 @@ class BucketFolder:
             return None
         return self._blob(found)
 
-    def read(self, blob: Blob | str) -> bytes:
+    def read(self, blob: Blob | str, *, tries: int = 3) -> bytes:
         """All of an object. Raises `FileNotFoundError`, and `ConflictError` if it isn't the one of `blob` any more."""
         if isinstance(blob, Blob):
             return self._read(blob)
-        for tries_left in reversed(range(READS_BY_NAME)):
-            found = self.find(blob)
-            if found is None:
-                raise FileNotFoundError(2, "No such object", f"{self}/{blob}")
-            try:
-                return self._read(found)
-            except ConflictError:  # asked for by its name, the one that is there now will do
-                if not tries_left:
-                    raise
-        raise AssertionError
+        if not (found := self.find(blob)):
+            raise FileNotFoundError(2, "No such object", f"{self}/{blob}")
+        try:
+            return self._read(found)
+        except ConflictError:  # asked for by its name, the one that is there by now will do
+            if tries == 1:
+                raise
+            return self.read(blob, tries=tries - 1)
 
     def _read(self, blob: Blob) -> bytes:
         def ask() -> bytes:
