@@ -15,8 +15,9 @@ ENV PIP_NO_CACHE_DIR=1 \
 WORKDIR /src
 COPY requirements/runtime.txt requirements/gpu.txt requirements/
 # Some locked packages are sources only. They are built with the locked setuptools and wheel: nothing unlocked comes in.
-# Then what no program reads goes, a tenth of it all: C++ headers, the packages' own tests, and the compiler front end
-# that TensorFlow lists but never imports. Licences stay. Bytecode is made of the rest, on all processors.
+# Then what no program reads goes, a tenth of it all: C++ headers, the packages' own tests, the compiler front end that
+# TensorFlow lists but never imports, and the libraries of pyarrow, which tensorflow-datasets imports for Parquet files
+# alone. Licences stay. Bytecode is made of the rest, on all processors.
 RUN case "${VARIANT}" in \
         cpu) lock=requirements/runtime.txt ;; \
         gpu) lock=requirements/gpu.txt ;; \
@@ -27,8 +28,8 @@ RUN case "${VARIANT}" in \
     && pip --python /opt/venv/bin/python install --require-hashes -r requirements/build.txt \
     && pip --python /opt/venv/bin/python install --require-hashes --no-build-isolation --no-compile -r "${lock}" \
     && site="$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
-    && rm -r "${site}/tensorflow/include" "${site}/pyarrow/include" "${site}/clang/native" \
-    && for package in numpy scipy sklearn matplotlib mpl_toolkits pyarrow h5py; do \
+    && rm -r "${site}/tensorflow/include" "${site}/clang/native" "${site}/pyarrow" \
+    && for package in numpy scipy sklearn matplotlib mpl_toolkits h5py; do \
         find "${site}/${package}" -type d -name tests -prune -exec rm -r {} +; \
     done \
     && /opt/venv/bin/python -m compileall -q -j 0 "${site}"
