@@ -26,7 +26,7 @@ from trainer.pixel_changes import blurred, cut_out, stain_maps, stained
 from trainer.randomness import uniform
 
 # Numbers drawn for an image. New ones go to the end: those before stay what they were.
-_DRAWN = 18
+_DRAWN = 21
 PACKED = 24  # columns of `Draws.packed`
 _QUARTER_COS, _QUARTER_SIN = np.array([1.0, 0.0, -1.0, 0.0]), np.array([0.0, 1.0, 0.0, -1.0])
 
@@ -35,7 +35,8 @@ _QUARTER_COS, _QUARTER_SIN = np.array([1.0, 0.0, -1.0, 0.0]), np.array([0.0, 1.0
 class Draws:
     """What happens to each image of a batch; every field is `[batch]`, or `[batch, …]` where it says so.
 
-    `stain_factor` and `stain_offset` are `[batch, 3]`, `cut_centre` is `[batch, 2]`: (x, y) as shares of the side.
+    `stain_factor`, `stain_offset` and `colour_gain` are `[batch, 3]`, `cut_centre` is `[batch, 2]`: (x, y) as shares
+    of the side.
     """
 
     theta_radians: NDArray[np.float64]
@@ -52,10 +53,12 @@ class Draws:
     blur_px: NDArray[np.float64]
     cut_centre: NDArray[np.float64]
     cut_side: float
+    colour_gain: NDArray[np.float64]
 
     def packed(self, size_px: int) -> NDArray[np.float32]:
         """`[batch, PACKED]`, what `make_augment` takes: matrix 6, brightness 1, stain 12, blur 1, cut-out box 4."""
         map_, offset = stain_maps(self.stain_factor, self.stain_offset)
+        offset = offset - np.log(self.colour_gain)  # light is a factor, its logarithm a density
         batch = len(self.brightness)
         half = self.cut_side * size_px / 2
         centre = self.cut_centre * size_px
@@ -102,6 +105,7 @@ def draw(how: Augmentation, *, seed: int, epoch: int, indices: NDArray[np.int64]
         blur_px=how.blur_px * u[15],
         cut_centre=u[16:18].T,
         cut_side=how.cutout,
+        colour_gain=1 + how.colour * (2 * u[18:21].T - 1),
     )
 
 
@@ -119,13 +123,13 @@ def make_augment(how: Augmentation, *, on_host: bool = False) -> Callable[[Any, 
     def augment(images: Any, parameters: Any) -> Any:
         images = tf.convert_to_tensor(images)
         matrices, brightness = parameters[:, :6], parameters[:, 6]
-        if not (how.blur_px or how.stain):
+        if not (how.blur_px or how.stain or how.colour):
             pixels = sampled(images, matrices, brightness / 255.0, limit=1.0)
         else:
             pixels = sampled(images, matrices, tf.ones_like(brightness), limit=255.0)
             if how.blur_px:
                 pixels = blurred(pixels, parameters[:, 19], largest_px=how.blur_px)
-            if how.stain:
+            if how.stain or how.colour:
                 pixels = stained(pixels, parameters[:, 7:16], parameters[:, 16:19])
             pixels = tf.minimum(pixels * (brightness / 255.0)[:, None, None, None], 1.0)
         return cut_out(pixels, parameters[:, 20:24]) if how.cutout else pixels

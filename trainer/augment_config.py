@@ -15,6 +15,7 @@ from absl import flags
 from data_pipeline.cli import invalid_flag
 
 MAX_STRENGTH, MAX_BLUR_PX, MAX_ALPHA = 10.0, 16.0, 100.0
+MAX_COLOUR = 0.9  # a channel that may vanish has no logarithm
 _WIDEST_ZOOM = (0.1, 10.0)
 
 
@@ -22,7 +23,8 @@ _WIDEST_ZOOM = (0.1, 10.0)
 class Augmentation:
     """How far each change may go. `Augmentation.none()` changes nothing.
 
-    `shift` and `cutout` are shares of the image's side, `stain` of the stains' strength, `blur_px` is the largest σ.
+    `shift` and `cutout` are shares of the image's side, `stain` of the stains' strength, `colour` of each channel's
+    light; `blur_px` is the largest σ.
     """
 
     rotation_degrees: float = 30.0
@@ -34,6 +36,7 @@ class Augmentation:
     stain: float = 0.0
     blur_px: float = 0.0
     cutout: float = 0.0
+    colour: float = 0.0
 
     @classmethod
     def none(cls) -> "Augmentation":
@@ -54,6 +57,7 @@ class Augmentation:
             stain=min(self.stain * strength, 1.0),
             blur_px=self.blur_px * strength,
             cutout=min(self.cutout * strength, 1.0),
+            colour=min(self.colour * strength, MAX_COLOUR),
         )
 
 
@@ -75,7 +79,12 @@ class AugmentFlags:
 
     augment: bool = True
     augment_strength: float = 1.0
+    rotation: float = 30.0
+    shift: float = 0.15
+    zoom: float = 0.2
+    brightness: float = 0.5
     quarter_turns: bool = False
+    colour: float = 0.0
     stain: float = 0.0
     blur: float = 0.0
     cutout: float = 0.0
@@ -85,9 +94,16 @@ class AugmentFlags:
 
 def augmentation_of(config: Any) -> Augmentation:
     """What the flags, or a config with fields of their names, ask for."""
-    base = Augmentation() if config.augment else Augmentation.none()
-    more = {"quarter_turns": config.quarter_turns, "stain": config.stain, "cutout": config.cutout}
-    return replace(base, blur_px=config.blur, **more).scaled(config.augment_strength)
+    how = Augmentation.none()
+    if config.augment:
+        how = Augmentation(
+            rotation_degrees=config.rotation,
+            shift=config.shift,
+            zoom=(1 - config.zoom, 1 + config.zoom),
+            brightness=(1 - config.brightness, 1 + config.brightness),
+        )
+    more = {name: getattr(config, name) for name in ("quarter_turns", "colour", "stain", "cutout")}
+    return replace(how, blur_px=config.blur, **more).scaled(config.augment_strength)
 
 
 def mixing_of(config: Any) -> Mixing:
@@ -102,6 +118,11 @@ def define_augment_flags() -> None:
     flags.DEFINE_bool("quarter_turns", default["quarter_turns"], "Turn training images by 0°, 90°, 180° or 270° too.")
     for name, highest, text in (
         ("augment_strength", MAX_STRENGTH, "Makes the range of each change of training images so many times as wide."),
+        ("rotation", 180.0, "Turn training images by up to so many degrees either way."),
+        ("shift", 1.0, "Shift them by up to this share of the side."),
+        ("zoom", 0.9, "Zoom them by up to this share, along each axis by itself."),
+        ("brightness", 1.0, "Light them by up to this share more or less."),
+        ("colour", MAX_COLOUR, "Light each of red, green and blue by up to this share more or less, such as 0.1."),
         ("stain", 1.0, "Jitter the strength of each stain by up to this share, such as 0.05."),
         ("blur", MAX_BLUR_PX, "Blur training images by a Gaussian of up to this σ in pixels, such as 1.5."),
         ("cutout", 1.0, "Cover a grey square of this share of the side, such as 0.3."),

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 PNG = b"\x89PNG"
 LOOKED_AT = 256  # records whose format is looked at
-CHANGES = ("blur", "stain", "cutout")
+CHANGES = ("blur", "stain", "colour", "cutout")
 MIXES = ("mixup", "cutmix")
 STAGES = 7  # those that are always measured
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from scipy.ndimage import gaussian_filter
 
 from trainer.augment import Draws, draw, make_augment
-from trainer.augment_config import Augmentation
+from trainer.augment_config import Augmentation, AugmentFlags, augmentation_of
 from trainer.pixel_changes import HED, blurred, cut_out, radius, stain_maps, stained
 
 SIZE, BATCH = 48, 6
@@ -40,6 +40,25 @@ def test_stain_jitter_is_colour_deconvolution(pixels: np.ndarray) -> None:
     theirs = np.minimum(np.exp(-stains @ HED), 1) * 255
     assert np.abs(ours - theirs).max() < 0.01
     assert np.abs(ours - pixels).max() > 10
+
+
+def test_each_channel_gets_a_light_of_its_own(pixels: np.ndarray) -> None:
+    how = replace(STILL, colour=0.3)
+    draws = draws_of(how)
+    ours = make_augment(how)(pixels, draws.packed(SIZE)).numpy()
+    light = draws.colour_gain[:, None, None, :]
+    assert np.abs(ours - np.minimum(np.maximum(pixels, 1) / 255 * light, 1)).max() < 1e-4
+    assert (np.abs(draws.colour_gain - 1) <= 0.3).all()
+    assert np.ptp(draws.colour_gain, axis=1).min() > 0.01
+
+
+def test_the_flags_of_each_range_are_those_of_the_notebooks_by_default() -> None:
+    flags = AugmentFlags()
+    assert augmentation_of(flags) == Augmentation()
+    wide = replace(flags, rotation=180.0, shift=0.1, zoom=0.3, brightness=0.1, colour=0.2)
+    expected = Augmentation(rotation_degrees=180.0, shift=0.1, zoom=(0.7, 1.3), brightness=(0.9, 1.1), colour=0.2)
+    assert augmentation_of(wide) == expected
+    assert augmentation_of(replace(wide, augment=False)) == replace(STILL, colour=0.2)
 
 
 def test_no_stain_jitter_leaves_all_but_black_as_it_is(pixels: np.ndarray) -> None:
@@ -86,7 +105,10 @@ def test_quarter_turns_come_equally_often() -> None:
 
 def test_what_is_off_changes_no_bit_of_what_is_on(pixels: np.ndarray) -> None:
     """A run of before a change existed can be gone on with, and `stain` leaves the rotation where it was."""
-    plain, more = draws_of(Augmentation()), draws_of(Augmentation(stain=0.1, blur_px=1, cutout=0.2, quarter_turns=True))
+    plain, more = (
+        draws_of(Augmentation()),
+        draws_of(Augmentation(stain=0.1, blur_px=1, cutout=0.2, quarter_turns=True, colour=0.1)),
+    )
     for name in ("theta_radians", "shift_x", "shift_y", "zoom_x", "zoom_y", "flip_x", "flip_y", "brightness"):
         assert (getattr(plain, name) == getattr(more, name)).all()
 

@@ -134,7 +134,20 @@ INTEGERS = (
 )
 TIMES = ("checkpoint_deadline", "step_timeout", "start_timeout", "stop_timeout")
 BAD_SIZES = ("", "100", "0GB", "-1GB", "1gb", "1 GB", "1GiB", "1e3GB", "nanGB", "GB", "9" * 400 + "GB", "9999999TB")
-SHARES = ("clip_norm", "augment_strength", "stain", "blur", "cutout", "mixup", "cutmix")
+SHARES = (
+    "clip_norm",
+    "augment_strength",
+    "rotation",
+    "shift",
+    "zoom",
+    "brightness",
+    "colour",
+    "stain",
+    "blur",
+    "cutout",
+    "mixup",
+    "cutmix",
+)
 BAD_SHARES = ("", "much", "nan", "inf", "-0.1")
 BAD_INTEGERS = ("", "many", "1.5", "nan", "inf", "-1", "9" * 30)
 BAD_NUMBERS = ("", "fast", "nan", "inf", "-inf", "0", "-0.1", "1e400", "10")
