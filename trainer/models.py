@@ -14,8 +14,10 @@ import keras
 
 from trainer.config import FLOAT16, TrainConfig
 from trainer.loss_scale import LossScale
+from trainer.model_names import LOGITS as LOGITS  # the others know it from here
+from trainer.seed_network import seed, seed_pooled
 
-LOGITS = "logits"
+MODELS: dict[str, Callable[[int, int], keras.Model]] = {"seed": seed, "seed_pooled": seed_pooled}
 
 
 def build_model(name: str, *, image_size: int, classes: int, precision: str = "float32") -> keras.Model:
@@ -71,29 +73,3 @@ class _SlicedMaxPooling2D(keras.layers.MaxPooling2D):  # type: ignore[misc]
         height, width = (size // step * step for size, step in zip(inputs.shape[1:3], self.pool_size, strict=True))
         slices = [inputs[:, i:height:down, j:width:across] for i in range(down) for j in range(across)]
         return functools.reduce(keras.ops.maximum, slices)
-
-
-def _seed(image_size: int, classes: int) -> keras.Model:
-    """The CNN of the notebooks this project replaces: 29,783,365 parameters at 256 × 256 with five classes."""
-    return _sequential("seed", image_size, classes, keras.layers.Flatten())
-
-
-def _seed_pooled(image_size: int, classes: int) -> keras.Model:
-    """The same features averaged over the image instead of flattened: 425 thousand parameters at any size."""
-    return _sequential("seed_pooled", image_size, classes, keras.layers.GlobalAveragePooling2D())
-
-
-def _sequential(name: str, image_size: int, classes: int, to_vector: keras.Layer) -> keras.Model:
-    layers = [keras.layers.Input([image_size, image_size, 3], name="image")]
-    for filters, kernel in ((32, 3), (64, 3), (128, 1), (256, 2)):
-        layers.append(keras.layers.Conv2D(filters, kernel, activation="relu"))
-        layers.append(keras.layers.MaxPooling2D(2))
-    layers.append(to_vector)
-    layers += [keras.layers.Dense(units, activation="relu") for units in (512, 256)]
-    # Probabilities and loss are computed in float32, whatever the precision of the layers before.
-    layers.append(keras.layers.Dense(classes, dtype="float32", name=LOGITS))
-    layers.append(keras.layers.Softmax(dtype="float32", name="probabilities"))
-    return keras.Sequential(layers, name=name)
-
-
-MODELS: dict[str, Callable[[int, int], keras.Model]] = {"seed": _seed, "seed_pooled": _seed_pooled}
