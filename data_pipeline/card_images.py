@@ -28,7 +28,7 @@ def card_images(summary: PlanSummary, manifest: Manifest, work: Path, folder: Pa
     near = (_look_alikes(work, pair) for pair in summary.near_shown)
     left_out = {name: _spooled(work, image, SAMPLE_PX) for name, image in summary.left_out_shown.items()}
     return CardImages(
-        samples=_samples(folder, manifest),
+        samples=training_samples(folder, manifest),
         near=[pair for pair in near if all(pair.images)],
         # By the name in quarantine.csv, which spells out bytes that are no text.
         left_out={name.encode(errors="backslashreplace").decode(): image for name, image in left_out.items() if image},
@@ -61,7 +61,7 @@ def _in_small(stored: bytes, size_px: int) -> bytes:
     return out.getvalue()
 
 
-def _samples(folder: Path, manifest: Manifest) -> dict[str, list[bytes]]:
+def training_samples(folder: Path, manifest: Manifest) -> dict[str, list[bytes]]:
     """The first few training images of each diagnosis."""
     samples: dict[str, list[bytes]] = {name: [] for name in manifest.classes}
     most = max(SAMPLES_LEAST, min(SAMPLES_PER_CLASS, SAMPLES // len(samples)))

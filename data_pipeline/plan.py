@@ -120,17 +120,17 @@ def make_plan(
     groups = _linked(named.groups, usable, [*copies.pairs, *((pair.left, pair.right) for pair in near)])
     of_groups = None if given is None else splits_of_groups(ids, groups, given)
     kept = np.searchsorted(usable, copies.kept).tolist()
-    names, numbers = _numbered([groups[position] for position in kept])
+    names, numbers = number_groups([groups[position] for position in kept])
     records = Records(copies.kept, labels, numbers, names)
     by_split = _split(records, table, len(classes), settings, of_groups)
-    splits = {split: _split_counts(records, members, classes) for split, members in by_split.items()}
+    splits = {split: split_counts(records, members, classes) for split, members in by_split.items()}
     if given is not None and not (splits["train"].records and splits["test"].records):
         raise nothing_given(given, ids)
     return Plan(
         organ=organ,
         classes=classes,
         records=records,
-        shards=tuple(shard for split in SPLITS for shard in _shards(organ, split, records.rows[by_split[split]])),
+        shards=tuple(shard for split in SPLITS for shard in cut_shards(organ, split, records.rows[by_split[split]])),
         near=near,
         left_out=tuple(left_out),
         counts=_counts(table, records, left_out),
@@ -142,7 +142,7 @@ def make_plan(
             examples=grouping.examples([(ids[position], groups[position]) for position in kept]),
         ),
         near_duplicates=_summed_up(near, looked=settings.near_duplicates == "link"),
-        sizes=_sizes(table.width[copies.kept], table.height[copies.kept]),
+        sizes=original_sizes(table.width[copies.kept], table.height[copies.kept]),
         warnings=(
             *doubts.about_given_splits(given, set(ids)),
             *doubts.about_groups(named, names, numbers, labels),
@@ -200,7 +200,7 @@ def _summed_up(near: Sequence[NearPair], *, looked: bool) -> NearDuplicates:
     return NearDuplicates(threshold=THRESHOLD if looked else 0.0, pairs=len(near), images=len(images))
 
 
-def _numbered(groups: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
+def number_groups(groups: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
     """(the names of the groups, sorted; the number of each of `groups` among them)."""
     names = sorted(set(groups))
     number_of = {name: number for number, name in enumerate(names)}
@@ -212,7 +212,8 @@ def _counts(table: Table, records: Records, left_out: Sequence[QuarantineRow]) -
     return Counts(len(table), len(records.rows), duplicates, len(left_out) - duplicates)
 
 
-def _sizes(width: NDArray[np.int32], height: NDArray[np.int32]) -> OriginalSizes:
+def original_sizes(width: NDArray[np.int32], height: NDArray[np.int32]) -> OriginalSizes:
+    """What is to be said of originals of these sizes, each `[images]`, in pixels."""
     sizes, counts = np.unique(np.stack([width, height]), axis=1, return_counts=True)
     commonest = np.argsort(-counts, kind="stable")[:SIZES_NAMED].tolist()
     return OriginalSizes(
@@ -228,7 +229,7 @@ def _split(
 ) -> dict[str, NDArray[np.int64]]:
     """The records of each split, in the order they are written in."""
     assignment = _assigned(records, classes, settings, of_groups)[records.groups]
-    order = _order([table.ids[row] for row in records.rows.tolist()])
+    order = order_by_hash([table.ids[row] for row in records.rows.tolist()])
     return {split: order[assignment[order] == number] for number, split in enumerate(SPLITS)}
 
 
@@ -249,7 +250,7 @@ def _assigned(
     return split_groups(counts, records.names, fractions=fractions, seed=settings.seed, fold=fold, test=test)
 
 
-def _order(ids: Sequence[str]) -> NDArray[np.int64]:
+def order_by_hash(ids: Sequence[str]) -> NDArray[np.int64]:
     """`ids`, ordered by the SHA-256 of each."""
     digests = b"".join(hashlib.sha256(name.encode()).digest() for name in ids)
     parts = np.frombuffer(digests, dtype=">u8").reshape(-1, 4)
@@ -262,7 +263,8 @@ def shard_count(records: int) -> int:
     return max(few, -(-records // RECORDS_PER_SHARD))
 
 
-def _shards(organ: str, split: str, rows: NDArray[np.int64]) -> list[PlannedShard]:
+def cut_shards(organ: str, split: str, rows: NDArray[np.int64]) -> list[PlannedShard]:
+    """The shards of a split that has these `rows`, in order."""
     total = shard_count(len(rows))
     edges = [len(rows) * index // total for index in range(total + 1)] if total else []
     return [
@@ -271,7 +273,8 @@ def _shards(organ: str, split: str, rows: NDArray[np.int64]) -> list[PlannedShar
     ]
 
 
-def _split_counts(records: Records, members: NDArray[np.int64], classes: tuple[str, ...]) -> SplitCounts:
+def split_counts(records: Records, members: NDArray[np.int64], classes: tuple[str, ...]) -> SplitCounts:
+    """How much a split holds that has these `members` of `records`."""
     per_class = np.bincount(records.labels[members], minlength=len(classes)).tolist()
     return SplitCounts(
         records=len(members),

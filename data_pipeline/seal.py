@@ -18,7 +18,7 @@ import numpy as np
 
 from data_pipeline.audit import audit_shards
 from data_pipeline.card import FILE_NAME as CARD_NAME
-from data_pipeline.card import render_card
+from data_pipeline.card import CardImages, render_card
 from data_pipeline.card_images import card_images
 from data_pipeline.cli import FaultError
 from data_pipeline.manifest import (
@@ -72,9 +72,18 @@ def seal(
     )
     for name in (QUARANTINE_NAME, NEAR_NAME):
         write_atomic(folder / name, (work / PLAN_FOLDER / name).read_bytes())
+    images = card_images(summary, described, work, folder)
+    return complete(described, images, folder=folder, target=target)
+
+
+def complete(described: Manifest, images: CardImages, *, folder: Path, target: Path) -> Manifest:
+    """Add what a dataset has besides its shards and tables, which are in `folder`, and make it the one at `target`.
+
+    `described` lacks the seals of the other files; what comes back has them, as the manifest has that is written last.
+    """
     with errors_naming(folder):
         write_tfds_metadata(folder, described)
-    card = render_card(described, read_quarantine(folder), card_images(summary, described, work, folder))
+    card = render_card(described, read_quarantine(folder), images)
     write_atomic(folder / CARD_NAME, card.encode(errors="backslashreplace"))
     manifest = _with_files(described, folder)
     write_atomic(folder / FILE_NAME, manifest.to_json().encode())

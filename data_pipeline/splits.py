@@ -3,6 +3,7 @@
     assignment = split_groups(counts, names, fractions=Fractions(test=0.15, validation=0.30), seed=0)
     assignment = split_groups(counts, names, fractions=Fractions(test=0.15), seed=0, fold=Fold(of=5, number=2))
     assignment = split_groups(counts, names, fractions=Fractions(), seed=0, test=given)   # a test split of others
+    part = cut_into_parts(counts, names, parts=5, seed=0)
 
 The test split is chosen first and depends on neither the validation fraction nor the fold, so that models made with
 different ones are tested on the same images. What remains is cut into train and validation, or into folds. Each time:
@@ -74,7 +75,7 @@ def split_groups(
     `fractions.validation` plays no part; with `test`, `[groups]`, which says who is to be tested on, nor does
     `fractions.test`.
     """
-    order = np.argsort(np.array([_draw(seed, name) for name in names]), kind="stable")
+    order = _drawn_order(names, seed)
     if test is None:
         # Some validation split is kept room for: a diagnosis of three groups must not lose two of them to the test.
         is_test = _assign(counts[order], Fractions(test=fractions.test).of_all(), LEAST_GROUPS) == TEST
@@ -86,11 +87,26 @@ def split_groups(
         target = np.array([1 - fractions.validation, fractions.validation])
         assignment[rest] = _assign(counts[order][rest], target, LEAST_GROUPS[:TEST] - [0, 1])
     else:
-        parts = _assign(counts[order][rest], np.full(fold.of, 1 / fold.of), np.full(fold.of, fold.of))
-        assignment[rest[parts == fold.number]] = VALIDATION
+        assignment[rest[_equal_parts(counts[order][rest], fold.of) == fold.number]] = VALIDATION
     in_given_order = np.empty_like(assignment)
     in_given_order[order] = assignment
     return in_given_order
+
+
+def cut_into_parts(counts: NDArray[np.int64], names: Sequence[str], *, parts: int, seed: int) -> NDArray[np.int64]:
+    """The part of each group, from 0, of so many equal ones; `counts` and `names` as for `split_groups`."""
+    order = _drawn_order(names, seed)
+    in_given_order = np.empty(len(names), dtype=np.int64)
+    in_given_order[order] = _equal_parts(counts[order], parts)
+    return in_given_order
+
+
+def _equal_parts(counts: NDArray[np.int64], parts: int) -> NDArray[np.int64]:
+    return _assign(counts, np.full(parts, 1 / parts), np.full(parts, parts))
+
+
+def _drawn_order(names: Sequence[str], seed: int) -> NDArray[np.int64]:
+    return np.argsort(np.array([_draw(seed, name) for name in names]), kind="stable")
 
 
 def _draw(seed: int, name: str) -> int:

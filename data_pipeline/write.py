@@ -8,7 +8,7 @@ unfinished shards cost time after an interruption.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 
 from data_pipeline.manifest import FileSeal, ShardIndex, ShardSeal
 from data_pipeline.parallel import in_processes
-from data_pipeline.plan_folder import ShardEntry, read_shard_plan
+from data_pipeline.plan_folder import RecordPlan, ShardEntry, read_shard_plan
 from data_pipeline.schema import Record, encode_example, frame_record
 from data_pipeline.spool import read_image
 from data_pipeline.storage import atomic_file, write_atomic
@@ -69,28 +69,36 @@ def write_shard(shard: ShardEntry, *, work: Path) -> WrittenShard:
     there = find_written(shard, work=work)
     if there:
         return there
-    records = read_shard_plan(work, shard)
-    chunks = str(work / INSPECT_FOLDER)
+    frames = _frames(read_shard_plan(work, shard), str(work / INSPECT_FOLDER))
+    seal = write_frames(frames, shard.path, split=shard.split, folder=work / DATASET_FOLDER)
+    # What a receipt says is checked before it is sealed, so it needn't outlive a power cut.
+    receipt = json.dumps(asdict(Receipt(_key(shard), seal))).encode()
+    write_atomic(receipt_path(work, shard.path), receipt, flush=False)
+    return WrittenShard(seal, fresh=True)
+
+
+def write_frames(frames: Iterable[bytes], path: str, *, split: str, folder: Path) -> ShardSeal:
+    """Write `frames`, a record each, as the shard `path` of `folder`, and the index of their offsets beside it."""
     offsets, checksums = [0], []
     digest = hashlib.sha256()
-    with atomic_file(work / DATASET_FOLDER / shard.path, sync=False) as file:
-        for planned in records:
-            image = read_image(chunks, planned.image)
-            record = Record(image, planned.label, planned.id, planned.group, planned.width, planned.height)
-            frame = frame_record(encode_example(record))
+    with atomic_file(folder / path, sync=False) as file:
+        for frame in frames:
             file.write(frame)
             digest.update(frame)
             offsets.append(offsets[-1] + len(frame))
             checksums.append(int.from_bytes(frame[-4:], "little"))
     index = ShardIndex(np.asarray(offsets, dtype="<i8"), np.asarray(checksums, dtype="<u4")).to_bytes()
-    index_path = shard.path + OFFSETS_SUFFIX
-    write_atomic(work / DATASET_FOLDER / index_path, index, sync=False)
+    index_path = path + OFFSETS_SUFFIX
+    write_atomic(folder / index_path, index, sync=False)
     index_seal = FileSeal(index_path, hashlib.sha256(index).hexdigest(), len(index))
-    seal = ShardSeal(shard.path, shard.split, digest.hexdigest(), offsets[-1], len(records), index_seal)
-    # What a receipt says is checked before it is sealed, so it needn't outlive a power cut.
-    receipt = json.dumps(asdict(Receipt(_key(shard), seal))).encode()
-    write_atomic(receipt_path(work, shard.path), receipt, flush=False)
-    return WrittenShard(seal, fresh=True)
+    return ShardSeal(path, split, digest.hexdigest(), offsets[-1], len(checksums), index_seal)
+
+
+def _frames(records: Iterable[RecordPlan], chunks: str) -> Iterator[bytes]:
+    for planned in records:
+        image = read_image(chunks, planned.image)
+        record = Record(image, planned.label, planned.id, planned.group, planned.width, planned.height)
+        yield frame_record(encode_example(record))
 
 
 def receipt_path(work: Path, shard: str) -> Path:

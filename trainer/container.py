@@ -20,6 +20,7 @@ from data_pipeline import cli
 PROGRAMS = {
     "data_pipeline": ("data_pipeline", "turn image folders into sealed TFRecord datasets"),
     "data_pipeline.verify": ("data_pipeline.verify", "check a dataset against its seal, and for leaks"),
+    "data_pipeline.folds": ("data_pipeline.folds", "cut a dataset into folds for cross-validation by group"),
     "data_pipeline.synthesize": ("data_pipeline.synthesize", "draw images to try it all with"),
     "trainer.preview": ("trainer.preview", "see what training will see"),
     "trainer.bench_input": ("trainer.bench_input", "see whether input or step holds training up, and what helps"),
