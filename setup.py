@@ -18,7 +18,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["data_pipeline*", "trainer*"]),
-    package_data={"data_pipeline": ["templates/*", "py.typed"], "trainer": ["templates/*", "py.typed"]},
+    package_data={"data_pipeline": ["templates/*", "py.typed"], "trainer": ["templates/*", "recipes/*", "py.typed"]},
     install_requires=[
         "absl-py",
         "google-cloud-storage",

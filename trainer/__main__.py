@@ -8,6 +8,7 @@ Usage: python -m trainer --organ=ORGAN --tfrecords=DIR --runs=DIR
 
 Examples:
   python -m trainer --organ=cervix --tfrecords=tfrecords --runs=runs
+  python -m trainer --organ=cervix --tfrecords=tfrecords --runs=runs --recipe=strong
   python -m trainer --organ=cervix --tfrecords=tfrecords --runs=runs --epochs=60 --patience=10 --precision=auto
   python -m trainer --organ=all --tfrecords=tfrecords --runs=runs --distribution=mirrored
 
@@ -36,15 +37,17 @@ from collections.abc import Sequence
 from absl import flags
 
 from data_pipeline import cli
-from trainer import augment_config, preflight, scratch
+from trainer import augment_config, learning_config, preflight, scratch
 from trainer import train_flags
 from trainer.addresses import find_workers
 from trainer.allocation import keep_freed_memory
+from trainer.recipe_files import apply_recipe
 
 
 def main(argv: Sequence[str]) -> None:
     """Train on the organs of the command line, one after another."""
     values = flags.FLAGS
+    apply_recipe(values)
     # Wrong requests end here, whichever organ they are about. Finished runs too: a strategy would wait for workers
     # that have ended long ago.
     configs = preflight.runs_to_do(values, argv[1:])
@@ -68,6 +71,6 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     train_flags.define_flags()
-    for module in (train_flags, augment_config, scratch):  # for --help
+    for module in (train_flags, augment_config, learning_config, scratch):  # for --help
         flags.adopt_module_key_flags(module)
     cli.run(main)

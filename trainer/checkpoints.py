@@ -5,10 +5,10 @@
     checkpoints.save(progress)
     checkpoints.restore_best(progress)
 
-A checkpoint is a folder `step-00001234/` with the weights of model and optimizer and `state.json`: the progress, whose
-run it is, and the SHA-256 of every file and of itself. It is written beside its place, flushed, renamed, and only then
-pointed to by `last.json`. Nothing published is ever written over: a second checkpoint of a step is `step-00001234-2`.
-One that isn't as it was written is passed over for the one before; one of another run is refused.
+A checkpoint is a folder `step-00001234/` with the weights of model, optimizer and average, and `state.json`: the
+progress, whose run it is, and the SHA-256 of every file and of itself. It is written beside its place, flushed,
+renamed, and only then pointed to by `last.json`. Nothing published is ever written over: a second checkpoint of a step
+is `step-00001234-2`. One that isn't as it was written is passed over for the one before; one of another run is refused.
 """
 
 import json
@@ -96,12 +96,14 @@ class Checkpoints:
         optimizer: keras.optimizers.Optimizer,
         identity: Identity | None = None,
         uploads: Uploads | None = None,
+        average: keras.Model | None = None,
     ) -> None:
         self.folder = folder
         self.uploads: Uploads = uploads or NoUploads()
         self._identity = identity
-        self._tracked = tf.train.Checkpoint(model=model, optimizer=optimizer)
-        self._variables = (*model.variables, *optimizer.variables)
+        more = {"average": average} if average else {}
+        self._tracked = tf.train.Checkpoint(model=model, optimizer=optimizer, **more)
+        self._variables = (*model.variables, *optimizer.variables, *(average.variables if average else ()))
 
     def clean(self) -> None:
         """Remove what a killed process left unfinished or unpublished. Only for the process that saves."""

@@ -12,11 +12,15 @@ from typing import Any
 
 from data_pipeline.cli import RequestError, invalid_flag
 from trainer.augment_config import AugmentFlags
+from trainer.learning_config import LearningFlags
+from trainer.recipe_files import recipe_settings
 from trainer.scratch import DEFAULT_BUDGET
 
 # What may differ between the start of a run and its resumption, without changing what is learnt by more than rounding.
 ENVIRONMENT = frozenset(
     {
+        "recipe",
+        "weights",
         "tfrecords",
         "runs",
         "run",
@@ -46,6 +50,7 @@ ENVIRONMENT = frozenset(
     }
 )
 ADDRESSES = ("tfrecords_address", "runs_address")
+FOUND = (*ADDRESSES, "weights_sha256")  # no flags: what is found out about those that are
 MODEL_NAMES = ("seed", "seed_pooled")  # here too, since the networks themselves need TensorFlow
 MIN_IMAGE_SIZE = 32  # what the networks can take
 MAX_SEED = 2**32 - 1  # NumPy's and Keras's limit
@@ -59,22 +64,22 @@ ON_NAN = ("fail", "rollback")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(AugmentFlags):
+class TrainConfig(AugmentFlags, LearningFlags):
     """All that decides a run. `image_size` 0 means as stored, `patience` 0 never to stop early.
 
     `tfrecords` and `runs` are folders of this machine. Where they stand for folders of a bucket, `tfrecords_address`
-    and `runs_address` say which; otherwise these are empty. Times and intervals are as their flags say them, see
-    `intervals.py`.
+    and `runs_address` say which; otherwise these are empty. `weights_sha256` is that of the file `weights`. Times and
+    intervals are as their flags say them, see `intervals.py`.
     """
 
     organ: str
     tfrecords: Path
     runs: Path
     run: str = ""
+    recipe: str = ""
     model: str = "seed"
     epochs: int = 30
     batch_size: int = 128
-    learning_rate: float = 1e-3
     clip_norm: float = 0.0
     accumulate: int = 1
     image_size: int = 0
@@ -107,6 +112,7 @@ class TrainConfig(AugmentFlags):
     scratch_budget: str = DEFAULT_BUDGET
     tfrecords_address: str = ""
     runs_address: str = ""
+    weights_sha256: str = ""
 
     @property
     def dataset_folder(self) -> Path:
@@ -133,13 +139,14 @@ class TrainConfig(AugmentFlags):
         return self.run or f"{self.model}-{self.image_size}px-e{self.epochs}-s{self.seed}-{short}"
 
     def command(self) -> str:
-        """The command that makes this run, for the report. Settings at their defaults are left out."""
+        """The command that makes this run, for the report. What defaults or the recipe say is left out."""
         defaults = {field.name: field.default for field in fields(self) if field.default is not MISSING}
+        defaults |= recipe_settings(self.recipe, defaults)
         given = {"tfrecords": self.tfrecords_address or self.tfrecords, "runs": self.runs_address or self.runs}
         parts = []
         values = asdict(self) | given
         for name, value in sorted(values.items(), key=lambda item: item[0] in defaults):  # what must be given first
-            if name in ADDRESSES:
+            if name in FOUND:
                 continue
             if name not in defaults or value != defaults[name]:
                 parts.append(f"--no{name}" if value is False else f"--{name}={value}")

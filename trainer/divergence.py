@@ -19,6 +19,7 @@ from data_pipeline.cli import RequestError, say
 from trainer.checkpoints import Checkpoints, Progress, Snapshot
 from trainer.order import TrainOrder
 from trainer.records import RecordReader
+from trainer.schedule import highest_rate
 
 FAIL, ROLLBACK = "fail", "rollback"
 MAX_ROLLBACKS = 5
@@ -44,7 +45,7 @@ class WayBack:
         self, checkpoints: Checkpoints, optimizer: keras.optimizers.Optimizer, *, steps_per_epoch: int, on_nan: str
     ) -> None:
         self._checkpoints = checkpoints
-        self._optimizer = optimizer
+        self._rate = highest_rate(optimizer)
         self._steps_per_epoch = steps_per_epoch
         self._possible = on_nan == ROLLBACK
         self._start: _Start | None = None
@@ -78,9 +79,9 @@ class WayBack:
             raise RequestError(f"{found} It did after {MAX_ROLLBACKS} halvings of the learning rate. To fix it: {fix}.")
         back = replace(self._start.progress, rollbacks=progress.rollbacks + 1)
         self._checkpoints.load(self._start.state)
-        rate = float(keras.ops.convert_to_numpy(self._optimizer.learning_rate))
+        rate = float(keras.ops.convert_to_numpy(self._rate))
         rate /= 2.0 ** (back.rollbacks - self._start.progress.rollbacks)
-        self._optimizer.learning_rate.assign(rate)
+        self._rate.assign(rate)
         say(
             f"{found} Training goes back to step {back.step} and on at a learning rate of {rate:g}; "
             f"this was time {back.rollbacks} of at most {MAX_ROLLBACKS}."

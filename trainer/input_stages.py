@@ -27,10 +27,10 @@ from trainer.cluster import layout_of
 from trainer.config import ON, TrainConfig
 from trainer.decoded_cache import DecodedCache
 from trainer.input_pipeline import Decoded, Layout, TrainInput, decode_stored, finish_on_device, train_batches
-from trainer.models import trainable
 from trainer.order import TrainOrder, epoch_order
 from trainer.records import RecordReader
 from trainer.step import Update, make_train_step
+from trainer.trainable import trainable
 
 SLICES, FEWEST_SLICES = 5, 3
 TICKS = SLICES + 1
@@ -148,9 +148,10 @@ class Stages:
         """The step on one batch again and again; the step on what the input gives; its share of waiting for that."""
         finish = finish_on_device(self.how) if self.how.on_device else None
         with self.strategy.scope():
-            model, optimizer, scale = trainable(config, classes=classes)
+            learner = trainable(config, classes=classes, steps_per_epoch=self.order.steps_per_epoch)
         update = Update(xla=config.xla == ON)
-        step = make_train_step(self.strategy, model, optimizer, update, scale=scale, finish=finish)
+        model, optimizer = learner.model, learner.optimizer
+        step = make_train_step(self.strategy, model, optimizer, update, scale=learner.scale, finish=finish)
         batches = iter(self.strategy.distribute_datasets_from_function(lambda _: self._batches(source, self.how)))
         constant, stop = next(batches), tf.constant(0.0)
         waits: list[tuple[float, float]] = []

@@ -10,7 +10,7 @@ needed to go on.
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,6 +25,7 @@ from trainer.divergence import FAIL, Diverged, WayBack, diverged
 from trainer.input_pipeline import Decoded, Layout, TrainInput, finish_on_device, train_batches
 from trainer.intervals import Interval
 from trainer.loss_scale import LossScale
+from trainer.models import LOGITS
 from trainer.order import TrainOrder
 from trainer.pace import Pace
 from trainer.preemption import StopSignal
@@ -63,6 +64,8 @@ class TrainJob:
     on_nan: str = FAIL
     update: Update = field(default_factory=Update)
     scale: LossScale | None = None
+    average: keras.Model | None = None
+    freeze_epochs: int = 0
     profile: StepProfile = field(default_factory=StepProfile)
     decoded: Decoded | None = None
     steps_per_call: int = 0
@@ -86,9 +89,7 @@ def train(job: TrainJob, progress: Progress) -> Progress:
 
 
 def _train(job: TrainJob, progress: Progress) -> Progress:
-    finish = finish_on_device(job.how) if job.how.on_device else None
-    step = make_train_step(job.strategy, job.model, job.optimizer, job.update, scale=job.scale, finish=finish)
-    calls = StepCalls(step, wanted=job.steps_per_call, alone=job.layout.alone)
+    calls = _StepsOfEpochs(job)
     with job.watchdog, job.profile:
         job.watchdog.beat("the way back", "as it is prepared")
         way_back = WayBack(job.checkpoints, job.optimizer, steps_per_epoch=job.order.steps_per_epoch, on_nan=job.on_nan)
@@ -98,7 +99,7 @@ def _train(job: TrainJob, progress: Progress) -> Progress:
         batches = iter(_distributed(job, start_step=progress.step))
         while not progress.finished:
             try:
-                progress = _train_epoch(job, batches, calls, saver, progress)
+                progress = _train_epoch(job, batches, calls.of(len(progress.history)), saver, progress)
                 progress = _judged(job, progress, _validated_row(job, saver, progress))
             except Diverged as found:
                 progress = way_back.take(found, progress)
@@ -111,6 +112,33 @@ def _train(job: TrainJob, progress: Progress) -> Progress:
                 raise saver.stopped(progress)
         saver.finish(progress, job.stop)
     return progress
+
+
+class _StepsOfEpochs:
+    """The steps of each epoch: at first of the last layer alone, where that is wanted."""
+
+    def __init__(self, job: TrainJob) -> None:
+        self._job = job
+        self._all = self._steps(None)
+        self._last_layer = self._steps(job.model.get_layer(LOGITS).trainable_variables) if job.freeze_epochs else None
+
+    def of(self, epoch: int) -> StepCalls:
+        """For the epoch with this number, counted from 0."""
+        return self._last_layer if self._last_layer and epoch < self._job.freeze_epochs else self._all
+
+    def _steps(self, only: Sequence[Any] | None) -> StepCalls:
+        job = self._job
+        step = make_train_step(
+            job.strategy,
+            job.model,
+            job.optimizer,
+            job.update,
+            scale=job.scale,
+            finish=finish_on_device(job.how) if job.how.on_device else None,
+            average=job.average,
+            only=only,
+        )
+        return StepCalls(step, wanted=job.steps_per_call, alone=job.layout.alone)
 
 
 def _train_epoch(job: TrainJob, batches: Any, calls: StepCalls, saver: Saver, progress: Progress) -> Progress:

@@ -37,6 +37,7 @@ from trainer.predictions_file import write_predictions
 from trainer.records import RecordReader
 from trainer.report_curves import report_curves
 from trainer.report_rows import group_results
+from trainer.residual import baked
 from trainer.rivals import Rivals, meet_rivals
 from trainer.run_folder import METRICS, MODEL, SAVED_MODEL, SERVING, TENSORBOARD, TFLITE
 from trainer.tflite import agreement, write_tflite
@@ -67,6 +68,7 @@ def test_and_report(
     """Export `model`, which holds the best epoch's weights, test what was exported; the path of the report."""
     plain = build_model(config.model, image_size=config.image_size, classes=len(manifest.classes))
     plain.set_weights(model.get_weights())
+    plain = baked(plain)
 
     # ── Calibrate on the validation split, export, and look whether the file says the same ───────────────────────
     served, validation = _calibrated_export(config, manifest, folder, plain)

@@ -22,6 +22,7 @@ from data_pipeline.storage import in_bucket, local_path
 from trainer import run_folder, scratch, seal_check
 from trainer.addresses import find_workers
 from trainer.config import AUTO, MIN_IMAGE_SIZE, TrainConfig, image_too_small
+from trainer.model_names import weights_digest
 from trainer.order import TrainOrder
 from trainer.train_flags import config_from_flags
 
@@ -179,7 +180,8 @@ def _resolved(config: TrainConfig, manifest: Manifest, where: scratch.Scratch, *
         from trainer.devices import resolve_precision  # only now: it asks TensorFlow which there are
 
         precision = resolve_precision(precision)
-    config = replace(config, image_size=size, precision=precision)
+    digest = weights_digest(Path(config.weights)) if config.weights else ""
+    config = replace(config, image_size=size, precision=precision, weights_sha256=digest)
     if config.tfrecords_address:
         config = replace(config, tfrecords=where.dataset(manifest.fingerprint))
     if not config.runs_address:

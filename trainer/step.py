@@ -5,22 +5,27 @@ loss, hits, records, stops, broken = step(batch, tf.constant(0.0))
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from trainer.averaging import decay_at, follow
+from trainer.dropout import dropped
 from trainer.loss_scale import LossScale
-from trainer.models import for_xla, logits_of
+from trainer.losses import Loss
+from trainer.models import LOGITS, for_xla, logits_of
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """How gradients become a step.
+    """How a batch becomes gradients, and gradients a step.
 
+    `dropout` is the share of what the last layer sees that is left out, by masks of `seed`. `ema` is the share of the
+    average of weights that stays in a step.
     `clip_norm`, if it isn't 0, is the longest that the gradient of the global batch, all weights together, may be.
     `accumulate` is the number of parts in which a replica takes its share of a batch, one after another: less memory
     for the same step within rounding, but for layers that look at the batch, such as batch normalisation. `xla`
@@ -30,6 +35,10 @@ class Update:
     clip_norm: float = 0.0
     accumulate: int = 1
     xla: bool = False
+    loss: Loss = field(default_factory=Loss)
+    dropout: float = 0.0
+    seed: int = 0
+    ema: float = 0.0
 
 
 def make_train_step(
@@ -40,20 +49,23 @@ def make_train_step(
     *,
     scale: LossScale | None = None,
     finish: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    average: keras.Model | None = None,
+    only: Sequence[Any] | None = None,
 ) -> Callable[[Any, Any], Any]:
     """A compiled step: (batch, stop) → `[5]`, sums over the global batch, the same on every worker.
 
     They are loss, hits, records, stops, and how many replicas hold weights or optimizer slots that aren't finite.
     `stop` is 1.0 on a worker that was told to stop: its sum lets all workers stop after the same step. `scale` is
-    what float16 needs, `finish` what is to be done with a batch on its device, see `finish_on_device`.
+    what float16 needs, `finish` what is to be done with a batch on its device, see `finish_on_device`. `average` is
+    moved after `model`. `only` names the weights that change, by default all that may.
     """
-    network, variables = logits_of(model), model.trainable_variables
-    network = for_xla(network) if update.xla else network
+    variables = list(model.trainable_variables if only is None else only)
+    answer = _answering(model, optimizer, update)
 
     def gradients_and_sums(batch: dict[str, Any]) -> tuple[list[Any], Any]:
         with tf.GradientTape() as tape:
-            logits = network(batch["image"], training=True)
-            losses = losses_of(batch, logits)
+            logits = answer(batch)
+            losses = update.loss.of(batch, logits)
             # Weights sum to one over all replicas, so the summed gradients are those of the global batch's mean.
             loss = tf.reduce_sum(losses * batch["weight"])
             scaled = scale.up(loss) if scale else loss
@@ -99,11 +111,31 @@ def make_train_step(
 
     @tf.function  # type: ignore[untyped-decorator]
     def step(batch: Any, stop: Any) -> Any:
-        if scale:
-            return scaled_step(batch, stop, scale)
-        return total(strategy.run(on_replica, args=(batch, stop)))
+        number = tf.identity(optimizer.iterations)
+        sums = scaled_step(batch, stop, scale) if scale else total(strategy.run(on_replica, args=(batch, stop)))
+        if average is not None:
+            follow(strategy, average, model, decay=decay_at(number, update.ema))
+        return sums
 
     return step  # type: ignore[no-any-return]
+
+
+def _answering(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, update: Update
+) -> Callable[[dict[str, Any]], Any]:
+    """The logits of a batch, as training sees them."""
+    if not update.dropout:
+        network = for_xla(logits_of(model)) if update.xla else logits_of(model)
+        return lambda batch: network(batch["image"], training=True)
+    head = model.get_layer(LOGITS)
+    before = keras.Model(model.inputs[0], head.input)
+    network = for_xla(before) if update.xla else before
+
+    def answer(batch: dict[str, Any]) -> Any:
+        seen, step = network(batch["image"], training=True), optimizer.iterations
+        return head(dropped(seen, batch["index"], share=update.dropout, seed=update.seed, step=step))
+
+    return answer
 
 
 def make_several_steps(step: Callable[[Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
@@ -179,15 +211,6 @@ def _clipped(gradients: list[Any], longest: float) -> list[Any]:
     total = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
     factor = tf.minimum(1.0, longest / tf.maximum(tf.linalg.global_norm(total), 1e-20))
     return [gradient * factor for gradient in gradients]
-
-
-def losses_of(batch: dict[str, Any], logits: Any) -> Any:
-    """The cross-entropy of each record; of two labels that share an image, each in its share."""
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label"], logits)
-    if "share" not in batch:
-        return losses
-    others = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["partner_label"], logits)
-    return batch["share"] * losses + (1.0 - batch["share"]) * others
 
 
 def _all_finite(variables: list[Any]) -> Any:

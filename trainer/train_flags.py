@@ -17,11 +17,11 @@ from data_pipeline.cli import invalid_flag
 from data_pipeline.storage import in_bucket, local_path
 from trainer.augment_config import check_augment_flags, define_augment_flags
 from trainer.config import (
-    ADDRESSES,
     AUGMENT_ON,
     AUTO,
     CACHES,
     DISTRIBUTIONS,
+    FOUND,
     MAX_SEED,
     MIN_IMAGE_SIZE,
     MIRRORED,
@@ -34,6 +34,8 @@ from trainer.config import (
     image_too_small,
 )
 from trainer.intervals import parse_interval, parse_seconds, parse_steps
+from trainer.learning_config import check_learning_flags, define_learning_flags
+from trainer.recipe_files import define_recipe_flag
 from trainer.scratch import define_scratch_flags, of_flags
 from trainer.sizes import parse_bytes
 
@@ -56,6 +58,7 @@ def define_flags() -> None:
         None,
         "Folder, or its gs:// address, that gets ORGAN/RUN with checkpoints, metrics.json, report.html and the model.",
     )
+    define_recipe_flag()
     string("run", default["run"], "Name of the run. By default made from settings and data: the same command resumes.")
     choice("model", default["model"], list(MODEL_NAMES), "The network, see trainer/models.py.")
     integer("epochs", default["epochs"], "How often each training image is seen.", lower_bound=1, upper_bound=MAX_COUNT)
@@ -66,7 +69,7 @@ def define_flags() -> None:
         lower_bound=1,
         upper_bound=MAX_BATCH,
     )
-    number("learning_rate", default["learning_rate"], "Of the Adamax optimizer.")
+    define_learning_flags()
     number("clip_norm", default["clip_norm"], "Shorten gradients that are longer than this; 0: never.", lower_bound=0)
     parts = "Take each batch in so many parts, one after another: the same step with less memory."
     integer("accumulate", default["accumulate"], parts, lower_bound=1, upper_bound=MAX_BATCH)
@@ -195,7 +198,7 @@ def define_flags() -> None:
 def config_from_flags(values: flags.FlagValues, organ: str) -> TrainConfig:
     """The flags as a config for one organ. Raises `RequestError` for values that can't work."""
     _check(values)
-    folders = ("organ", "tfrecords", "runs", *ADDRESSES)
+    folders = ("organ", "tfrecords", "runs", *FOUND)
     names = [field.name for field in fields(TrainConfig) if field.name not in folders]
     places = {name: values[name].value for name in ("tfrecords", "runs")}
     addresses = {f"{name}_address": value for name, value in places.items() if in_bucket(value)}
@@ -207,10 +210,6 @@ def config_from_flags(values: flags.FlagValues, organ: str) -> TrainConfig:
 
 def _check(values: flags.FlagValues) -> None:
     """What the types of the flags don't say. Raises `RequestError`."""
-    rate = values.learning_rate
-    if not 0 < rate < 10:  # NaN isn't either
-        expected = "a number above 0 and below 10"
-        raise invalid_flag("learning_rate", expected=expected, received=rate, fix="try --learning_rate=0.001")
     if not values.clip_norm < math.inf:
         fix = "leave it out, or try --clip_norm=1"
         raise invalid_flag("clip_norm", expected="a finite number", received=values.clip_norm, fix=fix)
@@ -231,6 +230,7 @@ def _check(values: flags.FlagValues) -> None:
         fix = "use the name of the Service, letters, digits, - and . alone"
         raise invalid_flag("worker_service", expected="a host name", received=values.worker_service, fix=fix)
     check_augment_flags(values)
+    check_learning_flags(values)
     parse_interval("checkpoint_every", values.checkpoint_every)
     parse_bytes("cache_budget", values.cache_budget)
     parse_steps("profile_steps", values.profile_steps)

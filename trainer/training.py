@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from data_pipeline import cli
@@ -27,9 +26,8 @@ from trainer.evaluate import make_evaluation_step, predict_split
 from trainer.input_pipeline import TrainInput
 from trainer.intervals import parse_interval, parse_seconds, parse_steps
 from trainer.loop import TrainJob, train
-from trainer.loss_scale import LossScale
+from trainer.losses import Loss, class_weights
 from trainer.metrics import compute_metrics
-from trainer.models import trainable
 from trainer.order import TrainOrder
 from trainer.outcome import test_and_report
 from trainer.preemption import StopSignal
@@ -41,6 +39,7 @@ from trainer.sizes import parse_bytes
 from trainer.step import Update
 from trainer.step_profile import StepProfile
 from trainer.tensorboard import IMAGES_SHOWN, write_augmented
+from trainer.trainable import Learner, trainable
 from trainer.uploads import NoUploads, Uploads
 from trainer.watchdog import Watchdog
 
@@ -97,9 +96,12 @@ def _train_and_test(
     # ── Model, optimizer, and where the run stood ────────────────────────────────────────────────────────────────
     with stop.at_once() if cluster.layout_of(strategy).alone else nullcontext():  # nothing is new yet
         with strategy.scope():
-            model, optimizer, scale = trainable(config, classes=len(manifest.classes))
+            steps = TrainOrder(manifest.splits["train"].records, config.batch_size, config.seed).steps_per_epoch
+            learner = trainable(config, classes=len(manifest.classes), steps_per_epoch=steps)
         identity = Identity(manifest.fingerprint, config.settings())
-        checkpoints = Checkpoints(folder / CHECKPOINTS, model, optimizer, identity, uploads)
+        checkpoints = Checkpoints(
+            folder / CHECKPOINTS, learner.model, learner.optimizer, identity, uploads, average=learner.average
+        )
         if chief:
             checkpoints.clean()
         progress = checkpoints.restore_last() or Progress()
@@ -108,7 +110,7 @@ def _train_and_test(
         cli.say(f"{config.organ}: goes on after step {progress.step}")
 
     # ── Train ────────────────────────────────────────────────────────────────────────────────────────────────────
-    job = _job(config, manifest, strategy, model, optimizer, scale, checkpoints, folder, stop)
+    job = _job(config, manifest, strategy, learner, checkpoints, folder, stop)
     if not progress.finished:
         with stop.at_once() if job.layout.alone else nullcontext(), job.reader.naming_failures():
             job = replace(job, decoded=_cache(config, job.reader))
@@ -121,16 +123,14 @@ def _train_and_test(
     # ── Export the best epoch, then test what was exported: the numbers are those of the file that is served ─────
     with stop.at_once():
         checkpoints.restore_best(progress)
-        test_and_report(config, manifest, folder, strategy, model, progress)
+        test_and_report(config, manifest, folder, strategy, learner.served, progress)
 
 
 def _job(
     config: TrainConfig,
     manifest: Manifest,
     strategy: tf.distribute.Strategy,
-    model: keras.Model,
-    optimizer: keras.optimizers.Optimizer,
-    scale: LossScale | None,
+    learner: Learner,
     checkpoints: Checkpoints,
     folder: Path,
     stop: StopSignal,
@@ -139,7 +139,7 @@ def _job(
     reader = RecordReader(config.dataset_folder, manifest, "train")
     held_out = RecordReader(config.dataset_folder, manifest, "validation")
     layout = cluster.layout_of(strategy)
-    evaluation_step = make_evaluation_step(strategy, model)
+    evaluation_step = make_evaluation_step(strategy, learner.served)
     chief = cluster.is_chief(strategy)
 
     watchdog = Watchdog(parse_seconds("step_timeout", config.step_timeout))
@@ -172,8 +172,8 @@ def _job(
     return TrainJob(
         strategy=strategy,
         layout=layout,
-        model=model,
-        optimizer=optimizer,
+        model=learner.model,
+        optimizer=learner.optimizer,
         reader=reader,
         order=TrainOrder(len(reader), config.batch_size, config.seed),
         how=how,
@@ -188,11 +188,27 @@ def _job(
         chief=chief,
         checkpoint_deadline_s=parse_seconds("checkpoint_deadline", config.checkpoint_deadline),
         on_nan=config.on_nan,
-        update=Update(clip_norm=config.clip_norm, accumulate=config.accumulate, xla=config.xla == ON),
-        scale=scale,
+        update=_update(config, manifest),
+        scale=learner.scale,
+        average=learner.average,
+        freeze_epochs=config.freeze_epochs,
         steps_per_call=config.steps_per_call,
         profile=_profile(config, folder) if chief else StepProfile(),
         watchdog=watchdog,
+    )
+
+
+def _update(config: TrainConfig, manifest: Manifest) -> Update:
+    counts = manifest.splits["train"].per_class
+    weights = class_weights(config.class_weights, [counts.get(name, 0) for name in manifest.classes])
+    return Update(
+        clip_norm=config.clip_norm,
+        accumulate=config.accumulate,
+        xla=config.xla == ON,
+        loss=Loss(config.label_smoothing, weights),
+        dropout=config.dropout,
+        seed=config.seed,
+        ema=config.ema,
     )
 
 

@@ -23,7 +23,8 @@ from trainer.models import build_model
 from trainer.order import TrainOrder
 from trainer.preemption import StopSignal
 from trainer.records import RecordReader
-from trainer.step import losses_of, make_train_step
+from trainer.losses import Loss
+from trainer.step import make_train_step
 
 
 @pytest.fixture
@@ -75,8 +76,8 @@ def test_of_two_labels_each_counts_in_its_share() -> None:
     batch = {"label": [0, 1], "partner_label": [2, 1], "share": tf.constant([0.7, 0.2])}
     targets = 0.7 * np.eye(3)[0] + 0.3 * np.eye(3)[2], np.eye(3)[1]
     expected = -np.sum(targets * np.log(tf.nn.softmax(logits)), axis=1)
-    assert losses_of(batch, logits).numpy() == pytest.approx(expected, rel=1e-5)
-    assert losses_of({"label": [0, 1]}, logits).numpy()[1] == pytest.approx(expected[1], rel=1e-5)
+    assert Loss().of(batch, logits).numpy() == pytest.approx(expected, rel=1e-5)
+    assert Loss().of({"label": [0, 1]}, logits).numpy()[1] == pytest.approx(expected[1], rel=1e-5)
 
 
 def test_a_stop_during_validation_saves_and_resumes_into_it(dataset: Dataset, tmp_path: Path, stop: StopSignal) -> None:

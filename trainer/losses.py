@@ -1,0 +1,58 @@
+"""The loss of each record, and what each class weighs in it.
+
+loss = Loss(smoothing=0.1, class_weights=class_weights("balanced", [142, 141, 7]))
+loss.of(batch, logits)              # [n] float32
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.learning_config import BALANCED, EFFECTIVE
+
+SAMPLES_THAT_OVERLAP = 0.999  # β of Cui et al.: their middle one, for classes of some hundred to some thousand images
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Cross-entropy with label smoothing (C. Szegedy et al. 2016, "Rethinking the inception architecture").
+
+    `class_weights`, if there are any, multiply the loss of each record by what its class weighs.
+    """
+
+    smoothing: float = 0.0
+    class_weights: tuple[float, ...] = ()
+
+    def of(self, batch: dict[str, Any], logits: Any) -> Any:
+        """`[n] float32` of `logits` `[n, classes]`; of two labels that share an image, each in its share."""
+        losses = self._for(batch["label"], logits)
+        if "share" not in batch:
+            return losses
+        others = self._for(batch["partner_label"], logits)
+        return batch["share"] * losses + (1.0 - batch["share"]) * others
+
+    def _for(self, labels: Any, logits: Any) -> Any:
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        if self.smoothing:
+            uniform = tf.reduce_logsumexp(logits, axis=1) - tf.reduce_mean(logits, axis=1)
+            losses = (1.0 - self.smoothing) * losses + self.smoothing * uniform
+        return losses * tf.gather(tf.constant(self.class_weights), labels) if self.class_weights else losses
+
+
+def class_weights(kind: str, counts: Sequence[int]) -> tuple[float, ...]:
+    """What each class weighs, for `counts` records in training; their mean over records is 1. `()` for none.
+
+    `balanced`: all classes weigh the same together. `effective`: a class weighs by the effective number of its samples
+    (Y. Cui et al. 2019, "Class-balanced loss based on effective number of samples"), which grows ever more slowly.
+    A class without records weighs nothing.
+    """
+    if kind not in (BALANCED, EFFECTIVE):
+        return ()
+    records = np.asarray(counts, dtype=np.float64)
+    there = records > 0
+    number = records if kind == BALANCED else (1 - SAMPLES_THAT_OVERLAP**records) / (1 - SAMPLES_THAT_OVERLAP)
+    weights = np.where(there, 1 / np.where(there, number, 1), 0.0)
+    return tuple((weights * records.sum() / (weights @ records)).tolist())

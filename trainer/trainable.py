@@ -1,0 +1,69 @@
+"""A new model, and all that changes its weights, as the settings of a run say.
+
+with strategy.scope():
+    learner = trainable(config, classes=7, steps_per_epoch=17)
+learner.served          # the model whose answers count: the average, if there is one
+"""
+
+from dataclasses import dataclass
+
+import keras
+
+from trainer.averaging import averaged_copy
+from trainer.config import FLOAT16, TrainConfig
+from trainer.learning_config import ADAMW
+from trainer.loss_scale import LossScale
+from trainer.models import build_model
+from trainer.schedule import Course, ScheduledRate
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A model and what changes it: `scale` is float16's, `average` holds the moving average of the weights."""
+
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    scale: LossScale | None = None
+    average: keras.Model | None = None
+
+    @property
+    def served(self) -> keras.Model:
+        """The model that is validated, tested and exported."""
+        return self.average or self.model
+
+
+def trainable(config: TrainConfig, *, classes: int, steps_per_epoch: int) -> Learner:
+    """A new learner. To be called in the strategy's scope. Raises `RequestError` for weights that don't fit."""
+    keras.utils.set_random_seed(config.seed)
+    model = build_model(config.model, image_size=config.image_size, classes=classes, precision=config.precision)
+    if config.weights:
+        from trainer.backbones import load_backbone_weights
+
+        load_backbone_weights(model, config.weights)
+    rate = ScheduledRate(course_of(config, steps_per_epoch))
+    optimizer = _optimizer(config, rate, model)
+    rate.belong_to(optimizer, highest=config.learning_rate)
+    scale = LossScale(optimizer) if config.precision == FLOAT16 else None
+    optimizer.build(model.trainable_variables)
+    return Learner(model, optimizer, scale, averaged_copy(model) if config.ema else None)
+
+
+def course_of(config: TrainConfig, steps_per_epoch: int) -> Course:
+    """How the learning rate goes over the run, in steps."""
+    return Course(
+        steps=config.epochs * steps_per_epoch,
+        warmup=round(config.warmup_epochs * steps_per_epoch),
+        falls=config.schedule == "cosine",
+        frozen=config.freeze_epochs * steps_per_epoch,
+        then=(config.fine_tune_rate or config.learning_rate) / config.learning_rate,
+    )
+
+
+def _optimizer(config: TrainConfig, rate: ScheduledRate, model: keras.Model) -> keras.optimizers.Optimizer:
+    if config.optimizer == ADAMW:
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
+    else:
+        optimizer = keras.optimizers.Adamax(rate, weight_decay=config.weight_decay or None)
+    # Kernels alone shrink, as in T. He et al. 2019, "Bag of tricks for image classification".
+    optimizer.exclude_from_weight_decay(var_list=[one for one in model.trainable_variables if len(one.shape) < 2])
+    return optimizer
