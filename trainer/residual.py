@@ -29,7 +29,7 @@ LEAST_VARIANCE = 1e-4
 GROUP_CHANNELS = 8
 MOMENTUM = 0.9  # of batch statistics: a run on some hundred images has few batches
 
-WEIGHTS, BATCH, GROUPS = "weights", "batch", "groups"
+WEIGHTS, BATCH, GROUPS = NORMS = ("weights", "batch", "groups")
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,4 +65,4 @@ class ScheduledRate(keras.optimizers.schedules.LearningRateSchedule):  # type: i
 
 def highest_rate(optimizer: keras.optimizers.Optimizer) -> Any:
     """The variable that says how fast `optimizer` learns at most."""
-    return getattr(optimizer, "highest_learning_rate", None) or optimizer.learning_rate
+    return getattr(optimizer, "highest_learning_rate", optimizer.learning_rate)

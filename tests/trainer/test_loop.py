@@ -19,11 +19,11 @@ from trainer.checkpoints import Progress
 from trainer.cluster import layout_of
 from trainer.input_pipeline import TrainInput, train_batches
 from trainer.loop import train
+from trainer.losses import Loss
 from trainer.models import build_model
 from trainer.order import TrainOrder
 from trainer.preemption import StopSignal
 from trainer.records import RecordReader
-from trainer.losses import Loss
 from trainer.step import make_train_step
 
 
