@@ -31,6 +31,7 @@ from trainer.bench_request import SPLIT, Request, define_flags, request_of
 from trainer.config import AUTO, CACHES, TrainConfig
 from trainer.order import TrainOrder
 from trainer.predict import output_of
+from trainer.recipe_files import apply_recipe
 from trainer.records import RecordReader
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ STAGES = 7  # those that are always measured
 def main(argv: Sequence[str]) -> None:
     """Measure the dataset of the command line."""
     values = flags.FLAGS
+    apply_recipe(values, only=bench_request.OF_TRAINING)
     if argv[1:]:
         raise cli.RequestError(f"Unexpected argument {argv[1]!r}. To fix it: flags begin with --, see --help.")
     output = output_of(values.output)

@@ -18,7 +18,7 @@ from data_pipeline import cli
 from data_pipeline.manifest import Manifest
 from data_pipeline.storage import in_bucket, local_path
 from trainer import scratch
-from trainer.augment_config import check_augment_flags, define_augment_flags
+from trainer.augment_config import AugmentFlags, check_augment_flags, define_augment_flags
 from trainer.config import (
     AUGMENT_ON,
     CACHES,
@@ -31,10 +31,18 @@ from trainer.config import (
     image_too_small,
 )
 from trainer.preflight import chosen_organs
+from trainer.recipe_files import define_recipe_flag
 from trainer.sizes import parse_bytes
 from trainer.train_flags import MAX_BATCH, MAX_IMAGE_SIZE
 
 SPLIT = "train"
+OF_TRAINING = (  # its flags, which a recipe sets
+    "batch_size",
+    "image_size",
+    "model",
+    "precision",
+    *(field.name for field in fields(AugmentFlags)),
+)
 MIN_S, MAX_S = 0.1, 600.0
 
 
@@ -89,6 +97,7 @@ def define_flags() -> None:
     choice("augment_on", default["augment_on"], list(AUGMENT_ON), "Where training images are augmented.")
     choice("cache", default["cache"], list(CACHES), "Whether training keeps images decoded.")
     flags.DEFINE_string("cache_budget", default["cache_budget"], "How much memory that may take.")
+    define_recipe_flag()
     define_augment_flags()
     scratch.define_scratch_flags()
     flags.mark_flags_as_required(["tfrecords", "organ"])

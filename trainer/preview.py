@@ -7,12 +7,14 @@ pixels of that run. Diagnoses take turns, so that each is seen.
 
 Examples:
   python -m trainer.preview --tfrecords=tfrecords --organ=cervix
+  python -m trainer.preview --tfrecords=tfrecords --organ=cervix --recipe=strong
   python -m trainer.preview --tfrecords=tfrecords --organ=cervix --quarter_turns --stain=0.05 --blur=1.5 --cutmix=1
 """
 
 import os
 import textwrap
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from data_pipeline.storage import local_path, write_atomic
 from trainer import augment_config
 from trainer.augment_config import (
     Augmentation,
+    AugmentFlags,
     Mixing,
     augmentation_of,
     check_augment_flags,
@@ -35,6 +38,7 @@ from trainer.augment_config import (
 )
 from trainer.config import MAX_SEED, MIN_IMAGE_SIZE, image_too_small
 from trainer.preflight import chosen_organs
+from trainer.recipe_files import apply_recipe, define_recipe_flag
 from trainer.records import RecordReader
 
 CELL_INCHES, LABEL_INCHES = 1.5, 1.3
@@ -120,6 +124,7 @@ def draw_grid(versions: Sequence[Pixels], records: Sequence[Record], classes: Se
 def main(argv: Sequence[str]) -> None:
     """Draw the preview of the command line."""
     values = flags.FLAGS
+    apply_recipe(values, only=("image_size", *(field.name for field in fields(AugmentFlags))))
     if argv[1:]:
         raise cli.RequestError(f"Unexpected argument {argv[1]!r}. To fix it: flags begin with --, see --help.")
     check_augment_flags(values)
@@ -168,6 +173,7 @@ def _define_flags() -> None:
     flags.DEFINE_integer("epochs", 6, "How many versions of each.", lower_bound=1, upper_bound=MAX_EPOCHS)
     flags.DEFINE_integer("image_size", 0, "Width and height in pixels; 0: as stored.", lower_bound=0)
     flags.DEFINE_integer("seed", 0, "Of the run to show.", lower_bound=0, upper_bound=MAX_SEED)
+    define_recipe_flag()
     define_augment_flags()
     flags.mark_flags_as_required(["tfrecords", "organ"])
 

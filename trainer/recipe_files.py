@@ -8,7 +8,7 @@
 it or in a flag file, wins over the recipe's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,17 @@ def define_recipe_flag() -> None:
         "recipe",
         "",
         ["", *RECIPES],
-        f"Settings that were chosen by evidence, see {FOLDER.name}/{RECIPES[1]}{SUFFIX} and its neighbours; flags that "
-        "are given win over them.",
+        "Settings chosen by evidence, see trainer/recipes: the notebooks' (seed), the best within ten minutes (fast) or "
+        "an hour (strong) on two CPU cores, or for a GPU (gpu). Flags that are given win over them.",
     )
 
 
-def apply_recipe(values: flags.FlagValues) -> None:
-    """Set what the recipe that is asked for says and the command line doesn't."""
+def apply_recipe(values: flags.FlagValues, *, only: Collection[str] | None = None) -> None:
+    """Set what the recipe that is asked for says and the command line doesn't, of all flags or of `only` these."""
     for name, text in _entries(values.recipe) if values.recipe else ():
-        flag = values[name]
-        if not flag.present:
-            flag.parse(text)
-            flag.using_default_value = False
+        if (only is None or name in only) and not values[name].present:
+            values[name].parse(text)
+            values[name].using_default_value = False
 
 
 def recipe_settings(name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,10 +40,11 @@ class Stage:
     blocks: int
 
 
-STAGES = (Stage(64, 2), Stage(128, 2), Stage(256, 2))
+SMALL = (Stage(64, 2), Stage(128, 2), Stage(256, 2))
+LARGE = (Stage(96, 3), Stage(192, 4), Stage(384, 6), Stage(768, 3))
 
 
-def residual(image_size: int, classes: int, *, norm: str = WEIGHTS, stages: tuple[Stage, ...] = STAGES) -> keras.Model:
+def residual(image_size: int, classes: int, *, norm: str = WEIGHTS, stages: tuple[Stage, ...] = SMALL) -> keras.Model:
     """The network that standardises its `weights`, or its features by `batch` or by `groups` of channels."""
     image = image_input(image_size)
     x = layers.Rescaling(4.0, offset=-2.0)(image)  # about as wide as the standard normal
@@ -56,7 +57,7 @@ def residual(image_size: int, classes: int, *, norm: str = WEIGHTS, stages: tupl
             x = _block(x, stage.channels, norm, variance=variance, enters=enters)
             variance = (1.0 if enters else variance) + BRANCH_SCALE**2
     features = layers.GlobalAveragePooling2D()(_active(x, norm))
-    return ended(image, features, classes, name="residual" if norm == WEIGHTS else f"residual_{norm}")
+    return ended(image, features, classes, name="residual")
 
 
 def _block(x: Any, channels: int, norm: str, *, variance: float, enters: bool) -> Any:
