@@ -13,6 +13,7 @@ from typing import Any
 from data_pipeline.cli import RequestError, invalid_flag
 from trainer.augment_config import AugmentFlags
 from trainer.learning_config import LearningFlags
+from trainer.model_names import MODEL_NAMES as MODEL_NAMES
 from trainer.recipe_files import recipe_settings
 from trainer.scratch import DEFAULT_BUDGET
 
@@ -51,7 +52,6 @@ ENVIRONMENT = frozenset(
 )
 ADDRESSES = ("tfrecords_address", "runs_address")
 FOUND = (*ADDRESSES, "weights_sha256")  # no flags: what is found out about those that are
-MODEL_NAMES = ("seed", "seed_pooled")  # here too, since the networks themselves need TensorFlow
 MIN_IMAGE_SIZE = 32  # what the networks can take
 MAX_SEED = 2**32 - 1  # NumPy's and Keras's limit
 AUTO, SINGLE, MIRRORED, MULTIWORKER = DISTRIBUTIONS = ("auto", "single", "mirrored", "multiworker")

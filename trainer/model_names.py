@@ -15,7 +15,7 @@ from pathlib import Path
 from data_pipeline.cli import RequestError, invalid_flag
 
 LOGITS = "logits"  # the name of the layer whose answers the loss is computed from
-OWN_MODELS = ("seed", "seed_pooled")
+OWN_MODELS = ("seed", "seed_pooled", "residual", "residual_batch", "residual_groups", "residual_large", "convnext")
 LEAST_PX = 32  # what any network can take
 STORE = "https://storage.googleapis.com/tensorflow/keras-applications/"
 KERNELS = "_weights_tf_dim_ordering_tf_kernels_notop.h5"

@@ -12,12 +12,23 @@ from typing import Any
 
 import keras
 
-from trainer.config import FLOAT16, TrainConfig
-from trainer.loss_scale import LossScale
+from trainer.backbones import backbone
+from trainer.convnext import convnext
+from trainer.model_names import FAMILY_OF
 from trainer.model_names import LOGITS as LOGITS  # the others know it from here
+from trainer.residual import BATCH, GROUPS, LARGE, residual
 from trainer.seed_network import seed, seed_pooled
 
-MODELS: dict[str, Callable[[int, int], keras.Model]] = {"seed": seed, "seed_pooled": seed_pooled}
+MODELS: dict[str, Callable[[int, int], keras.Model]] = {
+    "seed": seed,
+    "seed_pooled": seed_pooled,
+    "residual": residual,
+    "residual_batch": functools.partial(residual, norm=BATCH),
+    "residual_groups": functools.partial(residual, norm=GROUPS),
+    "residual_large": functools.partial(residual, stages=LARGE),
+    "convnext": convnext,
+    **{name: functools.partial(backbone, name) for name in FAMILY_OF},
+}
 
 
 def build_model(name: str, *, image_size: int, classes: int, precision: str = "float32") -> keras.Model:
@@ -33,16 +44,6 @@ def build_model(name: str, *, image_size: int, classes: int, precision: str = "f
         keras.config.set_dtype_policy(before)
 
 
-def trainable(config: TrainConfig, *, classes: int) -> tuple[keras.Model, keras.optimizers.Optimizer, LossScale | None]:
-    """A new model and what changes its weights, as `config` says. To be called in the strategy's scope."""
-    keras.utils.set_random_seed(config.seed)
-    model = build_model(config.model, image_size=config.image_size, classes=classes, precision=config.precision)
-    optimizer = keras.optimizers.Adamax(config.learning_rate)
-    scale = LossScale(optimizer) if config.precision == FLOAT16 else None
-    optimizer.build(model.trainable_variables)
-    return model, optimizer, scale
-
-
 def logits_of(model: keras.Model) -> keras.Model:
     """The same network with the same weights, up to its logits."""
     return keras.Model(model.inputs[0], model.get_layer(LOGITS).output)
@@ -52,7 +53,8 @@ def for_xla(network: keras.Model) -> keras.Model:
     """The same network with the same layers, but for max pooling, of which XLA has no deterministic gradient."""
 
     def kept_or_replaced(layer: keras.Layer) -> keras.Layer:
-        return _SlicedMaxPooling2D.of(layer) if isinstance(layer, keras.layers.MaxPooling2D) else layer
+        pooling = isinstance(layer, keras.layers.MaxPooling2D)
+        return _SlicedMaxPooling2D.from_config(layer.get_config()) if pooling else layer
 
     return keras.models.clone_model(network, clone_function=kept_or_replaced)
 
@@ -60,16 +62,17 @@ def for_xla(network: keras.Model) -> keras.Model:
 class _SlicedMaxPooling2D(keras.layers.MaxPooling2D):  # type: ignore[misc]
     """The larger of the pixels of each window, by comparing slices: the same values, and ties go to the first too."""
 
-    @classmethod
-    def of(cls, layer: keras.layers.MaxPooling2D) -> keras.Layer:
-        """Raises `ValueError` if windows overlap or stick out."""
-        if layer.pool_size != layer.strides or layer.padding != "valid":
-            raise ValueError(f"{layer.name} has windows that overlap or stick out.")
-        return cls.from_config(layer.get_config())
-
     def call(self, inputs: Any) -> Any:
         """`[batch, height, width, channels]`, with `channels_last`."""
-        down, across = self.pool_size
-        height, width = (size // step * step for size, step in zip(inputs.shape[1:3], self.pool_size, strict=True))
-        slices = [inputs[:, i:height:down, j:width:across] for i in range(down) for j in range(across)]
-        return functools.reduce(keras.ops.maximum, slices)
+        if self.padding == "same":
+            around = [_around(*sizes) for sizes in zip(inputs.shape[1:3], self.pool_size, self.strides, strict=True)]
+            inputs = keras.ops.pad(inputs, [(0, 0), *around, (0, 0)], constant_values=float("-inf"))
+        steps = zip(inputs.shape[1:3], self.pool_size, self.strides, strict=True)
+        down, across = ([slice(i, size - window + i + 1, step) for i in range(window)] for size, window, step in steps)
+        return functools.reduce(keras.ops.maximum, [inputs[:, rows, columns] for rows in down for columns in across])
+
+
+def _around(size: int, window: int, step: int) -> tuple[int, int]:
+    """How many pixels are put before and after so many, for windows to begin at each `step`, as TensorFlow does it."""
+    missing = max((-(-size // step) - 1) * step + window - size, 0)
+    return missing // 2, missing - missing // 2
