@@ -25,6 +25,7 @@ PROGRAMS = {
     "trainer.preview": ("trainer.preview", "see what training will see"),
     "trainer.bench_input": ("trainer.bench_input", "see whether input or step holds training up, and what helps"),
     "trainer": ("trainer", "train on a dataset, test, and write report and model"),
+    "trainer.sweep": ("trainer.sweep", "search for settings: many runs, judged by validation"),
     "trainer.evaluate": ("trainer.evaluate", "test a model on another dataset"),
     "trainer.predict": ("trainer.predict", "predict the diagnosis of images"),
     "trainer.compare": ("trainer.compare", "compare runs, seeds, folds and numbers of training images"),
