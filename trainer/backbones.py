@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import h5py  # type: ignore[import-untyped]
 import keras
 import numpy as np
 from keras import layers
@@ -105,12 +106,29 @@ def _read(network: keras.Model, name: str, path: str | Path) -> None:
     try:
         with warnings.catch_warnings(action="ignore"):  # that it found nothing for what has no weights
             network.load_weights(str(path))
+        if _numbers(path) not in (None, network.count_params()):  # Keras takes what it wants and is silent on the rest
+            raise ValueError("It holds more layers.")
     except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise wrong_weights(name, path, f"the weights in that file don't fit ({reason})") from error
     for layer in network.layers:
         if isinstance(layer, layers.Normalization) and not _is_imagenets(layer.get_weights()):
             raise wrong_weights(name, path, "that file has other means of its pixels than ImageNet's")
+
+
+def _numbers(path: str | Path) -> int | None:
+    """How many weights a `.weights.h5` holds; None for the form of old, of which Keras takes all or nothing."""
+    sizes: list[int] = []
+
+    def add(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset) and "seed_generator" not in name:
+            sizes.append(item.size)
+
+    with h5py.File(path) as file:
+        if "layers" not in file:
+            return None
+        file["layers"].visititems(add)
+    return sum(sizes)
 
 
 def _is_imagenets(weights: list[NDArray[np.float32]]) -> bool:

@@ -18,6 +18,7 @@ LOGITS = "logits"  # the name of the layer whose answers the loss is computed fr
 OWN_MODELS = ("seed", "seed_pooled", "residual", "residual_batch", "residual_groups", "residual_large", "convnext")
 LEAST_PX = 32  # what any network can take
 STORE = "https://storage.googleapis.com/tensorflow/keras-applications/"
+ENDINGS = (".h5", ".hdf5")
 KERNELS = "_weights_tf_dim_ordering_tf_kernels_notop.h5"
 
 
@@ -101,7 +102,7 @@ def weights_url(name: str) -> str:
 def check_weights_file(name: str, path: str | Path) -> None:
     """Whether the file may hold the backbone's weights, as far as can be told without TensorFlow.
 
-    Raises `RequestError` if it isn't there, is no HDF5 file, or was cut short.
+    Raises `RequestError` if it isn't there, is no HDF5 file, was cut short, or has a name by which Keras won't know it.
     """
     import h5py  # type: ignore[import-untyped]  # only now: it takes a fifth of a second
 
@@ -110,6 +111,8 @@ def check_weights_file(name: str, path: str | Path) -> None:
             pass
     except OSError as error:
         raise wrong_weights(name, path, _reason(Path(path), error)) from error
+    if not str(path).endswith(ENDINGS):
+        raise wrong_weights(name, path, f"the name of a file of weights ends with {' or '.join(ENDINGS)}")
 
 
 def wrong_weights(name: str, path: str | Path, reason: str) -> RequestError:
