@@ -19,6 +19,7 @@ from trainer.model_names import check_weights_file, is_backbone
 _, ADAMW = OPTIMIZERS = ("adamax", "adamw")
 _, COSINE = SCHEDULES = ("constant", "cosine")
 _, BALANCED, EFFECTIVE = CLASS_WEIGHTS = ("none", "balanced", "effective")
+BEST, LAST = KEPT = ("best", "last")
 MAX_RATE = 10.0
 MAX_EPOCHS = 10**6
 MOST_AVERAGED = 0.99999
@@ -37,6 +38,7 @@ class LearningFlags:
     class_weights: str = "none"
     dropout: float = 0.0
     ema: float = 0.0
+    keep: str = BEST
     weights: str = ""
     freeze_epochs: int = 0
     fine_tune_rate: float = 0.0
@@ -74,6 +76,12 @@ def define_learning_flags() -> None:
         list(CLASS_WEIGHTS),
         "Have rare classes count as much as others together, or by their effective number of images.",
     )
+    choice(
+        "keep",
+        default["keep"],
+        list(KEPT),
+        "Which epoch is exported: the best by --monitor, or the last, where the learning rate has fallen to 0.",
+    )
     flags.DEFINE_string("weights", default["weights"], "File of a backbone's pretrained weights, without its top.")
     flags.DEFINE_integer(
         "freeze_epochs",
@@ -102,6 +110,9 @@ def check_learning_flags(values: Any) -> None:
         raise invalid_flag(
             name, expected=expected, received=getattr(values, name), fix="give more --epochs, or less of it"
         )
+    if values.keep == LAST and values.patience:
+        fix = "leave one of them out"
+        raise invalid_flag("patience", expected="0 with --keep=last", received=values.patience, fix=fix)
     if values.fine_tune_rate and not values.freeze_epochs:
         fix = "give --freeze_epochs, or set --learning_rate instead"
         raise invalid_flag(

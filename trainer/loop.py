@@ -66,6 +66,7 @@ class TrainJob:
     scale: LossScale | None = None
     average: keras.Model | None = None
     freeze_epochs: int = 0
+    keeps_last: bool = False
     profile: StepProfile = field(default_factory=StepProfile)
     decoded: Decoded | None = None
     steps_per_call: int = 0
@@ -226,11 +227,11 @@ def _epoch_row(job: TrainJob, progress: Progress, validation: Metrics) -> dict[s
 
 
 def _judged(job: TrainJob, progress: Progress, row: dict[str, float]) -> Progress:
-    """The epoch is over: whether it is the best so far, and the last one."""
+    """The epoch is over: whether it is the one to keep so far, and the last one."""
     history = (*progress.history, row)
     progress = replace(progress, history=history, sums=(0.0, 0.0, 0.0), epoch_seconds=0.0, waiting_seconds=0.0)
     merit = _merit(row, job.monitor)
-    if not progress.best or merit > progress.best:
+    if job.keeps_last or not progress.best or merit > progress.best:
         progress = replace(progress, best=merit, best_epoch=len(history), best_step=progress.step)
     waited = len(history) - progress.best_epoch
     over = progress.step >= job.epochs * job.order.steps_per_epoch or (0 < job.patience <= waited)

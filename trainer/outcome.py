@@ -30,6 +30,7 @@ from trainer.config import TrainConfig
 from trainer.evaluate import predict_served, scores_of
 from trainer.export import Served, check_export, export, load_served, served_in_memory
 from trainer.gallery import explained
+from trainer.learning_config import BEST
 from trainer.metrics import Predictions, confident_mistakes, least_certain
 from trainer.model_card import write_model_card
 from trainer.models import build_model
@@ -198,7 +199,7 @@ def _report_inputs(
         quarantine=read_quarantine(config.dataset_folder),
         history=progress.history,
         best_epoch=progress.best_epoch,
-        monitor=config.monitor,
+        monitor=config.monitor if config.keep == BEST else "",
         validation=metrics["validation"],
         test=metrics["test"],
         baselines=metrics["baselines"],

@@ -89,7 +89,7 @@ def _mark_best(axes: Any, lines: Sequence[Line], history: History, best_epoch: i
     first, last = history[0]["epoch"], history[-1]["epoch"]
     leftwards = best_epoch > (first + last) / 2
     axes.annotate(
-        f"best: {best_epoch}", (best_epoch, 1), xycoords=("data", "axes fraction"),
+        f"kept: {best_epoch}", (best_epoch, 1), xycoords=("data", "axes fraction"),
         xytext=(-4 if leftwards else 4, 3), textcoords="offset points", ha="right" if leftwards else "left",
         color=COLOURS["ink"],
     )  # fmt: skip
@@ -100,4 +100,4 @@ def _describe(name: str, lines: Sequence[Line], history: History, best_epoch: in
     for line in lines:
         values = [row[line.key] for row in history if line.key in row]
         ends.append(f"{line.name} from {values[0]:.3f} to {values[-1]:.3f}")
-    return f"{name} over {len(history)} epochs: {'; '.join(ends)}. The best epoch is {best_epoch}."
+    return f"{name} over {len(history)} epochs: {'; '.join(ends)}. Epoch {best_epoch} was kept."

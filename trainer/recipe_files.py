@@ -25,8 +25,8 @@ def define_recipe_flag() -> None:
         "recipe",
         "",
         ["", *RECIPES],
-        "Settings chosen by evidence, see trainer/recipes: the notebooks' (seed), the best within ten minutes (fast) or "
-        "an hour (strong) on two CPU cores, or for a GPU (gpu). Flags that are given win over them.",
+        "Settings chosen by evidence, see trainer/recipes: the notebooks' (seed), the best within ten minutes (fast) "
+        "or an hour (strong) on two CPU cores, or for a GPU (gpu). Flags that are given win over them.",
     )
 
 

@@ -54,7 +54,8 @@ class ReportInputs:
 
     `history` holds one mapping an epoch: `epoch`, `train_loss`, `train_accuracy`, `validation_loss`,
     `validation_accuracy`, `validation_balanced_accuracy`, `images_per_s`, `waiting_share`, `seconds`, `learning_rate`.
-    `best_epoch` is counted as `epoch` is, and `monitor` names the metric of the validation split that chose it.
+    `best_epoch` is counted as `epoch` is, and `monitor` names the metric of the validation split that chose it; it is
+    empty if the last epoch was to be kept.
     `validation`, `test`, `baselines`, `temperature`, `abstention` and `shortcuts` are those of `metrics.json`;
     `validation` is empty if the dataset has no such split, `baselines` hold at least `majority`. `command` trains this
     run again.

@@ -25,6 +25,7 @@ from trainer.devices import augments_in_step
 from trainer.evaluate import make_evaluation_step, predict_split
 from trainer.input_pipeline import TrainInput
 from trainer.intervals import parse_interval, parse_seconds, parse_steps
+from trainer.learning_config import LAST
 from trainer.loop import TrainJob, train
 from trainer.losses import Loss, class_weights
 from trainer.metrics import compute_metrics
@@ -192,6 +193,7 @@ def _job(
         scale=learner.scale,
         average=learner.average,
         freeze_epochs=config.freeze_epochs,
+        keeps_last=config.keep == LAST,
         steps_per_call=config.steps_per_call,
         profile=_profile(config, folder) if chief else StepProfile(),
         watchdog=watchdog,

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainer.conftest import SIZE
-from tests.trainer.jobs import ONE, Dataset, job_of, train_in_pieces, untimed
+from tests.trainer.jobs import ONE, Dataset, job_of, scores, train_in_pieces, untimed
 from trainer.averaging import averaged_copy, decay_at, follow
 from trainer.checkpoints import Checkpoints, Progress
 from trainer.config import TrainConfig
@@ -186,6 +186,17 @@ def test_the_last_layer_alone_learns_while_the_rest_is_frozen(dataset: Dataset, 
     train(replace(job, on_epoch=look), Progress())
     last = [False] * (len(before[0]) - 2) + [True, True]
     assert moved == [last, last, [True] * len(last)]
+
+
+def test_the_last_epoch_is_kept_where_that_is_asked_for(dataset: Dataset, tmp_path: Path) -> None:
+    validations = [scores(0.9, 0.5, 0.4) for _ in range(2)]
+    best, last = (
+        job_of(dataset, tmp_path / str(keeps_last), StopSignal(), validate=validate, keeps_last=keeps_last)
+        for keeps_last, validate in zip((False, True), validations, strict=True)
+    )
+    assert train(best, Progress()).best_epoch == 1
+    end = train(last, Progress())
+    assert (end.best_epoch, end.best_step) == (3, end.step)
 
 
 def test_kernels_shrink_and_biases_do_not() -> None:

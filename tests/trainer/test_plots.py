@@ -37,13 +37,13 @@ def test_a_figure_is_drawn_in_the_colours_and_the_font_of_the_page(figure: Figur
 def test_a_figure_says_in_words_what_it_shows() -> None:
     figure = loss_curve(HISTORY, best_epoch=3)
     assert figure.description == (
-        "Loss over 5 epochs: train from 1.000 to 0.200; validation from 1.200 to 0.240. The best epoch is 3."
+        "Loss over 5 epochs: train from 1.000 to 0.200; validation from 1.200 to 0.240. Epoch 3 was kept."
     )
     assert f'role="img" aria-label="{figure.description}"' in figure.svg
 
 
 def test_the_best_epoch_is_marked(figure: Figure) -> None:
-    assert ">best: 3</text>" in figure.svg
+    assert ">kept: 3</text>" in figure.svg
 
 
 def test_lettering_is_text_and_equal_numbers_give_equal_drawings(figure: Figure) -> None:

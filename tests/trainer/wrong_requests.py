@@ -148,6 +148,7 @@ SHARES = (
     "mixup",
     "cutmix",
 )
+RATES = ("warmup_epochs", "weight_decay", "label_smoothing", "dropout", "ema", "fine_tune_rate")
 BAD_SHARES = ("", "much", "nan", "inf", "-0.1")
 BAD_INTEGERS = ("", "many", "1.5", "nan", "inf", "-1", "9" * 30)
 BAD_NUMBERS = ("", "fast", "nan", "inf", "-inf", "0", "-0.1", "1e400", "10")
@@ -159,6 +160,28 @@ FLAGS = (
     *(flag(f"--worker={value}", "worker", value[:9]) for value in BAD_INTEGERS if value != "-1"),
     *(flag(f"--worker_service={value}", "`--worker_service`") for value in ("a b", "-a", "a/b", "http://a")),
     *(flag(f"--learning_rate={value}", "learning_rate") for value in BAD_NUMBERS),
+    *(flag(f"--{name}={value}", name, value[:9]) for name in RATES for value in BAD_SHARES),
+    *(flag(f"--freeze_epochs={value}", "freeze_epochs") for value in BAD_INTEGERS),
+    *(flag(f"--optimizer={value}", "optimizer", "adamw") for value in ("", "sgd")),
+    *(flag(f"--schedule={value}", "schedule", "cosine") for value in ("", "linear")),
+    *(flag(f"--class_weights={value}", "class_weights", "effective") for value in ("", "some")),
+    *(flag(f"--keep={value}", "keep", "last") for value in ("", "first")),
+    *(flag(f"--recipe={value}", "recipe", "strong") for value in ("best", "../strong")),
+    Row("patience for the last", lambda p: ["--keep=last", "--patience=3"], ("`--patience`", "--keep=last")),
+    Row("all frozen", lambda p: ["--freeze_epochs=3", "--epochs=3"], ("`--freeze_epochs`", "--epochs=3")),
+    Row("no end of warm-up", lambda p: ["--warmup_epochs=9.5", "--epochs=3"], ("`--warmup_epochs`", "--epochs=3")),
+    Row("a second rate alone", lambda p: ["--fine_tune_rate=0.1"], ("`--fine_tune_rate`", "--freeze_epochs")),
+    Row(
+        "weights of no backbone", lambda p: ["--weights=/etc/hostname"], ("`--weights`", "--model=seed", "MobileNetV2")
+    ),
+    *(
+        Row(
+            f"weights {path}",
+            lambda p, path=path: ["--model=MobileNetV2", f"--weights={path}"],
+            ("`--weights`", "https://"),
+        )
+        for path in ("/proc/nowhere", "/etc/hostname", "/etc")
+    ),
     *(flag(f"--target_error={value}", "target_error") for value in (*BAD_NUMBERS, "1")),
     *(flag(f"--{name}={value}", name) for name in ("tta", "tflite") for value in ("2", "maybe")),
     *(flag(f"--{name}={value}", f"`--{name}`", f"{value[:9]}", "10m") for name in TIMES for value in BAD_TIMES),
