@@ -1,6 +1,6 @@
-"""What each recipe, and each part of it, is worth: cross-validation by group, and the table of trainer/recipes/RESULTS.md.
+"""What each recipe, and each part of it, is worth: cross-validation by group, the tables of trainer/recipes/RESULTS.md.
 
-Usage: python -m tests.benchmarks.recipes --tfrecords=DIR --work=DIR [--organs=cervix,lung] [--rows=strong,seed] [--folds=1,2]
+Usage: python -m tests.benchmarks.recipes --tfrecords=DIR --work=DIR [--organs=cervix,lung] [--rows='strong;seed']
 
   --tfrecords  datasets that python -m data_pipeline wrote; their test splits stay unopened
   --work       gets the folds, a run for each row, organ and fold, and results.json; what is there is not done again
@@ -184,19 +184,18 @@ def _tables(results: Mapping[str, Mapping[str, dict[str, Any]]]) -> Iterator[str
         yield "|---|---|---|---|---|---|---|"
         if rows:
             first = next(iter(rows.values()))
-            yield (
-                f"| *classical baseline, mean over folds* | {len(first['folds'])} | {first['classical'][SHOWN[0]]:.3f} | "
-                f"{first['classical'][SHOWN[1]]:.3f} | | | |"
-            )
+            classical = " | ".join(f"{first['classical'][key]:.3f}" for key in SHOWN[:2])
+            yield f"| *classical baseline* | {len(first['folds'])} | {classical} | | | |"
         for name, row in rows.items():
-            scores = [
-                f"{row[key]:.3f} ({row['intervals'][key][0]:.3f}–{row['intervals'][key][1]:.3f})" for key in SHOWN[:2]
-            ]
+            scores = " | ".join(_score(row, key) for key in SHOWN[:2])
             difference = row["difference"] and row["difference"][SHOWN[0]]
             apart = f"{difference['value']:+.3f} ({_interval(difference['interval'])})" if difference else ""
-            yield (
-                f"| {name} | {len(row['folds'])} | {' | '.join(scores)} | {row['ece']:.3f} | {apart} | {row['minutes']:.1f} |"
-            )
+            yield f"| {name} | {len(row['folds'])} | {scores} | {row['ece']:.3f} | {apart} | {row['minutes']:.1f} |"
+
+
+def _score(row: Mapping[str, Any], key: str) -> str:
+    low, high = row["intervals"][key]
+    return f"{row[key]:.3f} ({low:.3f}–{high:.3f})"
 
 
 def _interval(interval: Sequence[float] | None) -> str:
