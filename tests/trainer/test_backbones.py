@@ -245,7 +245,15 @@ def test_a_backbone_is_saved_has_heat_maps_and_a_form_for_xla(tmp_path: Path, na
     maps = heat_maps(model, IMAGES)
     assert maps.shape == (4, PX, PX)
     assert np.isfinite(maps).all()
-    assert model.get_layer(SCALED).compute_dtype == "float32"
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_pixels_are_scaled_in_float32_whatever_the_precision(name: str) -> None:
+    precise, rough = (
+        keras.Model(model.inputs[0], model.get_layer(SCALED).output)
+        for model in (build_model(name, image_size=PX, classes=2, precision=how) for how in ("float32", "bfloat16"))
+    )
+    assert (np.asarray(precise(IMAGES)) == np.asarray(rough(IMAGES))).all()
 
 
 @pytest.mark.parametrize(
