@@ -30,10 +30,8 @@ Credentials come from the environment: Workload Identity, or `gcloud auth applic
 Exit codes: 0 done, 2 the request is wrong, 75 stopped by SIGTERM (run it again), anything else a fault.
 """
 
-import errno
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +49,7 @@ from data_pipeline.parallel import available_cpus
 from data_pipeline.scratch import scratch_for
 from data_pipeline.settings import Settings
 from data_pipeline.sources import Source, open_sources
-from data_pipeline.storage import in_bucket, local_path
+from data_pipeline.storage import in_bucket, local_path, make_folder
 
 if TYPE_CHECKING:
     from data_pipeline.bucket import BucketFolder
@@ -222,18 +220,6 @@ def _share(values: flags.FlagValues) -> Share:
     return Share(number, of)
 
 
-def _make_folder(folder: Path, flag: str) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE):
-            raise  # the folder is right, the disk isn't
-        fix = f"name a folder that this user may write to ({error})"
-        raise cli.invalid_flag(flag, expected="a writable folder", received=str(folder), fix=fix) from error
-
-
 def _summary(place: "Path | BucketFolder", manifest: Manifest) -> str:
     counts = manifest.counts
     splits = ", ".join(f"{split.records} {name}" for name, split in manifest.splits.items())
@@ -274,10 +260,10 @@ def main(argv: Sequence[str]) -> None:
             if conversion.bucket:
                 from data_pipeline.bucket_conversion import convert_to_bucket
 
-                _make_folder(conversion.tfrecords, "scratch")
+                make_folder("scratch", conversion.tfrecords)
                 _report(conversion, convert_to_bucket(conversion, conversion.bucket))
             else:
-                _make_folder(conversion.tfrecords, "tfrecords")
+                make_folder("tfrecords", conversion.tfrecords)
                 _report(conversion, convert(conversion))
         except cli.RequestError as error:
             # One organ's trouble is no reason to keep the others waiting.

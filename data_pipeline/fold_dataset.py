@@ -7,12 +7,10 @@ on the records alone, not on how the source cut them into shards. The manifest i
 renamed into its place.
 """
 
-import csv
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +34,7 @@ from data_pipeline.manifest import (
 )
 from data_pipeline.parallel import in_processes
 from data_pipeline.plan import cut_shards, order_by_hash, original_sizes, split_counts
+from data_pipeline.plan_folder import near_csv
 from data_pipeline.pool import Place, Pool, copied_frames
 from data_pipeline.seal import complete
 from data_pipeline.storage import write_atomic
@@ -43,6 +42,8 @@ from data_pipeline.write import write_frames
 
 # What the source was told about splits, which a fold is told anew or doesn't have.
 OF_SPLITS = ("test_fraction", "validation_fraction", "folds", "fold", "seed", "split_csv", "split_table_sha256")
+
+INHERITED = "Of the dataset it was cut from: "  # how a warning begins that was given when that was converted
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,6 @@ def _write_fold(
     members = _members(pool, assignment)
     splits = {split: split_counts(pool.records, rows, source.classes) for split, rows in members.items()}
     shards = _copy_shards(request, pool, members, work=work, title=f"fold {number + 1}")
-    near, near_csv = _near_duplicates(request.source, source, pool)
     described = Manifest(
         organ=source.organ,
         classes=source.classes,
@@ -120,7 +120,7 @@ def _write_fold(
         counts=Counts(inputs=len(pool.found), written=len(pool.found), duplicates=0, quarantined=0),
         splits=splits,
         grouping=_grouping(source, pool),
-        near_duplicates=near,
+        near_duplicates=_near_duplicates(source, pool),
         shards=shards,
         files=(),
         settings=request.settings(number),
@@ -128,7 +128,7 @@ def _write_fold(
         inputs_sha256=pool.sha256,
     )
     write_atomic(work / QUARANTINE_NAME, quarantine_csv(()).encode())
-    write_atomic(work / NEAR_NAME, near_csv.encode())
+    write_atomic(work / NEAR_NAME, near_csv(pool.near).encode())
     width, height = (np.asarray([getattr(one, side) for one in pool.found]) for side in ("width", "height"))
     images = CardImages(samples=training_samples(work, described), sizes=original_sizes(width, height))
     return complete(described, images, folder=work, target=request.target(number))
@@ -175,20 +175,13 @@ def _grouping(source: Manifest, pool: Pool) -> Grouping:
     )
 
 
-def _near_duplicates(folder: Path, source: Manifest, pool: Pool) -> tuple[NearDuplicates, str]:
-    """(what to say of pairs that look alike, the table of them): those of the source that lie in the pool."""
-    ids = set(pool.ids)
-    with (folder / NEAR_NAME).open(encoding="utf-8", newline="") as file:
-        head, *rows = list(csv.reader(file))
-    kept = [row for row in rows if row[0] in ids or row[1] in ids]
-    text = StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *kept])
-    images = {name for row in kept for name in row[:2]}
-    return NearDuplicates(source.near_duplicates.threshold, len(kept), len(images)), text.getvalue()
+def _near_duplicates(source: Manifest, pool: Pool) -> NearDuplicates:
+    images = {name for pair in pool.near for name in pair[:2]}
+    return NearDuplicates(source.near_duplicates.threshold, len(pool.near), len(images))
 
 
 def _warnings(source: Manifest, splits: dict[str, SplitCounts]) -> tuple[str, ...]:
     """What to hear before trusting the fold: of its own splits, and what was said of the images of the source."""
     of_its_splits = doubts.about_splits(source.splits, ())
     inherited = [warning for warning in source.warnings if warning not in of_its_splits]
-    return (*doubts.about_splits(splits, ()), *(f"Of the dataset it was cut from: {warning}" for warning in inherited))
+    return (*doubts.about_splits(splits, ()), *(f"{INHERITED}{warning}" for warning in inherited))

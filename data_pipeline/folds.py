@@ -32,13 +32,13 @@ from absl import flags
 
 from data_pipeline import cli
 from data_pipeline.existing import SHOWN_DIFFERENCES, damage
-from data_pipeline.fold_dataset import FoldRequest, write_fold
+from data_pipeline.fold_dataset import INHERITED, FoldRequest, write_fold
 from data_pipeline.fold_split import split_into_folds
 from data_pipeline.manifest import FILE_NAME, DatasetError, Manifest, is_dataset
 from data_pipeline.parallel import available_cpus, keeping_workers
-from data_pipeline.pool import POOLED, read_pool
+from data_pipeline.pool import read_pool
 from data_pipeline.seal import restore_after_crash
-from data_pipeline.storage import exclusive, local_path
+from data_pipeline.storage import exclusive, local_path, make_folder
 
 DEFAULT_FOLDS, DEFAULT_VALIDATION = 5, 0.15
 
@@ -92,12 +92,12 @@ def _chosen(names: Sequence[str], tfrecords: Path) -> list[str]:
         fix = f"name the folder that python -m data_pipeline has written to ({error.strerror})"
         raise cli.invalid_flag("tfrecords", expected="a folder", received=str(tfrecords), fix=fix) from error
     there = [name for name, sealed in folders.items() if sealed and not name.startswith(".")]
-    if not there:
+    if not there and not any(name in folders for name in names):
         raise cli.RequestError(f"{tfrecords} holds no dataset. To fix it: run python -m data_pipeline first.")
     if list(names) == ["all"]:
         return there
     for name in names or [""]:
-        if name not in there:
+        if name not in folders:  # one that is there without a manifest is told what it lacks, later
             expected = f"one of {', '.join(there)}, a list of them, or all"
             fix = "name an organ that is there, or convert its images with python -m data_pipeline"
             raise cli.invalid_flag("organ", expected=expected, received=name, fix=fix)
@@ -106,15 +106,15 @@ def _chosen(names: Sequence[str], tfrecords: Path) -> list[str]:
 
 def cut(request: FoldRequest) -> list[Manifest]:
     """Make the folds that aren't there yet; the manifests of all. Raises `RequestError` where a person must decide."""
-    request.output.mkdir(parents=True, exist_ok=True)
+    make_folder("output", request.output)
     busy = f"{request.organ} is being cut into folds by another process. To fix it: wait for its end."
     with exclusive(request.output / f".{request.organ}.lock", otherwise=busy), keeping_workers():
         there = [_existing(request, number) for number in range(request.folds)]
         if None not in there:
             cli.say(f"{request.organ}: these folds are there already, nothing to do")
             return [manifest for manifest in there if manifest]
-        of_test = sum(shard.records for shard in request.manifest.shards) - _pooled(request.manifest)
-        cli.say(f"{request.organ}: {_pooled(request.manifest)} records to cut; {of_test} for the test stay unopened")
+        held_out = sum(shard.records for shard in request.manifest.shards_of("test"))
+        cli.say(f"{request.organ}: its train and validation splits are cut, its {held_out} test records stay unopened")
         pool = read_pool(request.source, request.manifest, workers=request.workers)
         splits = split_into_folds(
             pool.per_group(len(request.manifest.classes)),
@@ -124,10 +124,6 @@ def cut(request: FoldRequest) -> list[Manifest]:
             seed=request.seed,
         )
         return [manifest or write_fold(request, number, pool, splits[number]) for number, manifest in enumerate(there)]
-
-
-def _pooled(manifest: Manifest) -> int:
-    return sum(shard.records for split in POOLED for shard in manifest.shards_of(split))
 
 
 def _existing(request: FoldRequest, number: int) -> Manifest | None:
@@ -167,6 +163,13 @@ def _other_settings(request: FoldRequest, number: int, manifest: Manifest) -> li
 
 def _report(request: FoldRequest, manifests: Sequence[Manifest]) -> None:
     """Say what became of it: the last line on stdout says where the result is."""
+    of_folds: dict[str, list[str]] = {}
+    for number, manifest in enumerate(manifests):
+        for warning in manifest.warnings:
+            if not warning.startswith(INHERITED):
+                of_folds.setdefault(warning, []).append(str(number + 1))
+    for warning, numbers in of_folds.items():
+        cli.say(f" warning  fold {', '.join(numbers)}: {warning}")
     tested = "/".join(str(manifest.splits["test"].records) for manifest in manifests)
     first, last = request.target(0), request.target(request.folds - 1)
     of = f"{manifests[0].counts.written} records of {manifests[0].grouping.groups} groups"

@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -52,10 +52,18 @@ def in_processes(
         return
     seconds_between = 0.1 if sys.stderr.isatty() else 10.0
     everything = count if total is None else total
-    with tqdm(total=everything, desc=f"{title:>8}", unit=unit, unit_scale=True, mininterval=seconds_between) as bar:
+    with _Bar(total=everything, desc=f"{title:>8}", unit=unit, unit_scale=True, mininterval=seconds_between) as bar:
         for step, result in _results(function, tasks, size, min(workers, count)):
             bar.update(step)
             yield result
+
+
+class _Bar(tqdm):  # type: ignore[type-arg]
+    """A bar that leaves without a traceback if SIGTERM comes while it is being made."""
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):
+            super().__del__()
 
 
 def _results(

@@ -12,6 +12,7 @@ import csv
 import hashlib
 import json
 import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
@@ -221,13 +222,18 @@ def _shard_plan(plan: Plan, shard: PlannedShard, table: Table) -> bytes:
     return json.dumps(columns, separators=(",", ":")).encode()
 
 
-def _near_csv(plan: Plan, table: Table) -> str:
+def near_csv(rows: Iterable[Sequence[str]]) -> str:
+    """Pairs that look alike, two ids and their similarity each, as the text of `near_duplicates.csv`."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("path", "near_duplicate_of", "similarity"))
-    pairs = ((table.ids[pair.left], table.ids[pair.right], f"{pair.similarity:.4f}") for pair in plan.near)
-    writer.writerows(sorted(pairs))
+    writer.writerows(rows)
     return text.getvalue()
+
+
+def _near_csv(plan: Plan, table: Table) -> str:
+    pairs = ((table.ids[pair.left], table.ids[pair.right], f"{pair.similarity:.4f}") for pair in plan.near)
+    return near_csv(sorted(pairs))
 
 
 def _near_shown(plan: Plan, table: Table) -> tuple[ShownPair, ...]:

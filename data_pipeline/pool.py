@@ -6,6 +6,7 @@
 Every byte is checked on the way: each shard against its seal, each record against its checksum. No image is decoded.
 """
 
+import csv
 import hashlib
 import mmap
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.audit import audit_file
 from data_pipeline.inspect_stage import combine_sha256
-from data_pipeline.manifest import DatasetError, FileSeal, Manifest, ShardIndex, ShardSeal, load_index
+from data_pipeline.manifest import NEAR_NAME, DatasetError, FileSeal, Manifest, ShardIndex, ShardSeal, load_index
 from data_pipeline.parallel import in_processes
 from data_pipeline.plan import Records, number_groups
 from data_pipeline.schema import CorruptRecord, decode_example, unframe_record
@@ -54,10 +55,14 @@ class PooledRecord:
 
 @dataclass(frozen=True)
 class Pool:
-    """All records to be cut into folds, in the order of their ids; the rows of `records` number them."""
+    """All records to be cut into folds, in the order of their ids; the rows of `records` number them.
+
+    `near` are the rows of the table of pairs that look alike: two ids of the pool each, and their similarity.
+    """
 
     found: tuple[PooledRecord, ...]
     records: Records
+    near: tuple[tuple[str, ...], ...]
 
     @property
     def ids(self) -> list[str]:
@@ -89,7 +94,7 @@ def read_pool(folder: Path, manifest: Manifest, *, workers: int) -> Pool:
         total=sum(shard.records for shard in shards),
     )
     found: list[PooledRecord] = []
-    problems: list[str] = []
+    near, problems = _near_pairs(folder, manifest)
     for records, wrong in scans:
         found += records
         problems += wrong
@@ -100,7 +105,9 @@ def read_pool(folder: Path, manifest: Manifest, *, workers: int) -> Pool:
     found.sort(key=lambda record: record.id)
     names, numbers = number_groups([record.group for record in found])
     labels = np.fromiter((record.label for record in found), dtype=np.int64, count=len(found))
-    return Pool(tuple(found), Records(np.arange(len(found)), labels, numbers, names))
+    ids = {record.id for record in found}
+    pairs = tuple(pair for pair in near if pair[0] in ids)  # one group lies in one split: the other is there too
+    return Pool(tuple(found), Records(np.arange(len(found)), labels, numbers, names), pairs)
 
 
 def scan_shard(folder: Path, shard: ShardSeal) -> tuple[list[PooledRecord], list[str]]:
@@ -138,6 +145,16 @@ def copied_frames(folder: Path, places: Sequence[Place]) -> Iterator[bytes]:
             fix = "leave the dataset alone while it is cut into folds, and run the same command again"
             raise DatasetError(f"{folder / place.shard} has changed: {error}. To fix it: {fix}.") from error
         yield frame
+
+
+def _near_pairs(folder: Path, manifest: Manifest) -> tuple[list[tuple[str, ...]], list[str]]:
+    """(the rows of the table of pairs that look alike, what is wrong with it)."""
+    seals = [seal for seal in manifest.files if seal.path == NEAR_NAME]
+    problems = [problem for seal in seals if (problem := audit_file(folder, seal))]
+    if not seals or problems:
+        return [], problems
+    with (folder / NEAR_NAME).open(encoding="utf-8", newline="") as file:
+        return [tuple(row) for row in csv.reader(file)][1:], []
 
 
 def _places(shard: ShardSeal, index: ShardIndex) -> Iterator[Place]:

@@ -47,6 +47,19 @@ def local_path(flag: str, value: str) -> Path:
         raise invalid_flag(flag, expected="a folder", received=value, fix=f"write it out ({error})") from error
 
 
+def make_folder(flag: str, folder: Path) -> None:
+    """Make the folder that a flag names, unless it is there. Raises `RequestError` if files can't be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE):
+            raise  # the folder is right, the disk isn't
+        fix = f"name a folder that this user may write to ({error})"
+        raise invalid_flag(flag, expected="a writable folder", received=str(folder), fix=fix) from error
+
+
 def scratch_root(value: str) -> Path:
     """The folder that `--scratch` names; by default `SCRATCH_NAME` in $TMPDIR or /tmp. Raises `RequestError`."""
     return local_path("scratch", value) if value else Path(tempfile.gettempdir()) / SCRATCH_NAME
