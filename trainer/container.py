@@ -24,6 +24,7 @@ PROGRAMS = {
     "data_pipeline.synthesize": ("data_pipeline.synthesize", "draw images to try it all with"),
     "trainer.preview": ("trainer.preview", "see what training will see"),
     "trainer.bench_input": ("trainer.bench_input", "see whether input or step holds training up, and what helps"),
+    "trainer.models": ("trainer.models", "see what each network costs: parameters, operations, images a second"),
     "trainer": ("trainer", "train on a dataset, test, and write report and model"),
     "trainer.sweep": ("trainer.sweep", "search for settings: many runs, judged by validation"),
     "trainer.evaluate": ("trainer.evaluate", "test a model on another dataset"),

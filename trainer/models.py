@@ -1,10 +1,33 @@
-"""Networks by name.
+"""Networks by name, and what each costs: parameters, operations, and images a second on this machine.
 
+Usage: python -m trainer.models --model=NAME[,NAME...] [--image_size=PX] [--batch_size=N] [--precision=NAME]
+
+It measures, on one device and each for --seconds, the network by itself (forward) and whole training steps: forward,
+backward and update, without the input, which python -m trainer.bench_input is about. --model=all measures all networks
+of this project; backbones of keras.applications, such as MobileNetV2 or EfficientNetV2B0, are measured when named.
+FLOPs are two for each multiplication and addition of convolutions and matrix products, of one image, forward.
+Nothing is written.
+
+Examples:
+  python -m trainer.models --model=all --image_size=128
+  python -m trainer.models --model=residual,convnext,MobileNetV2 --precision=bfloat16 --json
+
+In Python:
     model = build_model("seed", image_size=256, classes=5)
 
 A model takes `[batch, image_size, image_size, 3] float32` in [0, 1] and gives `[batch, classes] float32` probabilities.
 Its last but one layer, `logits`, is what the loss is computed from: the logarithm of a rounded softmax loses digits.
 """
+
+if __name__ == "__main__":  # before anything imports TensorFlow: a wrong request is told at once
+    from absl import flags
+
+    from data_pipeline import cli
+    from trainer import model_table
+
+    model_table.define_flags()
+    flags.adopt_module_key_flags(model_table)  # for --help
+    cli.run(model_table.main)
 
 import functools
 from collections.abc import Callable
