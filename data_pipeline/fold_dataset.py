@@ -64,8 +64,8 @@ class FoldRequest:
         return self.source.name
 
     def target(self, number: int) -> Path:
-        """Where fold `number`, from 0, is in the end. People count folds from 1."""
-        return self.output / f"fold-{number + 1}-of-{self.folds}" / self.organ
+        """Where fold `number`, from 0, is in the end."""
+        return self.output / fold_name(number, self.folds) / self.organ
 
     def settings(self, number: int) -> dict[str, Any]:
         """What the manifest of a fold says of how it was made."""
@@ -77,6 +77,11 @@ class FoldRequest:
             "seed": self.seed,
             "source_fingerprint": self.manifest.fingerprint,
         }
+
+
+def fold_name(number: int, folds: int) -> str:
+    """The folder of fold `number`, from 0. People count folds from 1."""
+    return f"fold-{number + 1}-of-{folds}"
 
 
 @dataclass(frozen=True)

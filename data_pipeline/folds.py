@@ -32,7 +32,7 @@ from absl import flags
 
 from data_pipeline import cli
 from data_pipeline.existing import SHOWN_DIFFERENCES, damage
-from data_pipeline.fold_dataset import INHERITED, FoldRequest, write_fold
+from data_pipeline.fold_dataset import INHERITED, FoldRequest, fold_name, write_fold
 from data_pipeline.fold_split import split_into_folds
 from data_pipeline.manifest import FILE_NAME, DatasetError, Manifest, is_dataset
 from data_pipeline.parallel import available_cpus, keeping_workers
@@ -69,6 +69,9 @@ def requests_from_flags(values: flags.FlagValues) -> list[FoldRequest]:
     if tfrecords.resolve() in (output.resolve(), *output.resolve().parents):
         fix = "name a folder outside of it: there, folds would be taken for organs"
         raise cli.invalid_flag("output", expected="no folder in --tfrecords", received=values.output, fix=fix)
+    if tfrecords.resolve() in [(output / fold_name(number, values.folds)).resolve() for number in range(values.folds)]:
+        fix = "name another one: a fold that is cut further must not be replaced by its own folds"
+        raise cli.invalid_flag("output", expected="not the folder of this fold", received=values.output, fix=fix)
     return [
         FoldRequest(
             source=tfrecords / organ,

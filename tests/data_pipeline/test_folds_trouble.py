@@ -114,6 +114,16 @@ def test_folds_never_lie_among_the_datasets(own: Path, output: str) -> None:
     assert [path.name for path in own.iterdir() if path.is_dir()] == ["gland"]
 
 
+def test_a_fold_can_be_cut_further_but_never_takes_its_own_place(tfrecords: Path, tmp_path: Path) -> None:
+    cut(tfrecords, tmp_path / "folds")
+    before = all_contents(tmp_path / "folds")
+    said = cut(fold(tmp_path / "folds", 2).parent, tmp_path / "folds", "--overwrite", code=cli.EXIT_REQUEST)
+    assert "`--output`. Expected not the folder of this fold." in said
+    assert all_contents(tmp_path / "folds") == before
+    cut(fold(tmp_path / "folds", 2).parent, tmp_path / "inner")
+    assert all(verify(folder, workers=1) == [] for folder in every_fold(tmp_path / "inner"))
+
+
 def test_a_dataset_without_its_manifest_and_a_folder_without_datasets_are_told(own: Path, tmp_path: Path) -> None:
     (own / "gland" / FILE_NAME).unlink()
     assert "No sealed dataset in" in cut(own, tmp_path / "folds", code=cli.EXIT_REQUEST)
