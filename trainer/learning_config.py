@@ -32,7 +32,7 @@ class LearningFlags:
     optimizer: str = "adamax"
     learning_rate: float = 1e-3
     schedule: str = "constant"
-    warmup_epochs: float = 0.0
+    warmup: float = 0.0
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     class_weights: str = "none"
@@ -54,7 +54,7 @@ def define_learning_flags() -> None:
         "schedule", default["schedule"], list(SCHEDULES), "Leave the learning rate, or let it fall to 0 over the run."
     )
     for name, highest, text in (
-        ("warmup_epochs", MAX_EPOCHS, "Let the learning rate rise over so many epochs first, such as 3."),
+        ("warmup", 0.9, "Let the learning rate rise over this share of the run first, such as 0.05."),
         (
             "weight_decay",
             1.0,
@@ -103,13 +103,9 @@ def check_learning_flags(values: Any) -> None:
         if isinstance(value, float) and not math.isfinite(value):  # NaN is neither too small nor too large
             fix = f"leave it out, or give --{field.name}={field.default}"
             raise invalid_flag(field.name, expected="a number", received=value, fix=fix)
-    before, when = max(values.warmup_epochs, 0) + values.freeze_epochs, values.epochs
-    if before and not before < when:
-        name = "freeze_epochs" if values.freeze_epochs >= when else "warmup_epochs"
-        expected = f"less than --epochs={when}, with --freeze_epochs and --warmup_epochs together"
-        raise invalid_flag(
-            name, expected=expected, received=getattr(values, name), fix="give more --epochs, or less of it"
-        )
+    if values.freeze_epochs and values.freeze_epochs >= values.epochs:
+        expected, fix = f"less than --epochs={values.epochs}", "give more --epochs, or less of it"
+        raise invalid_flag("freeze_epochs", expected=expected, received=values.freeze_epochs, fix=fix)
     if values.keep == LAST and values.patience:
         fix = "leave one of them out"
         raise invalid_flag("patience", expected="0 with --keep=last", received=values.patience, fix=fix)

@@ -31,6 +31,7 @@ from trainer.pace import Pace
 from trainer.preemption import StopSignal
 from trainer.records import RecordReader
 from trainer.saving import REFUSED, Saver
+from trainer.schedule import last_rate
 from trainer.step import Update, make_train_step
 from trainer.step_calls import StepCalls
 from trainer.step_profile import StepProfile
@@ -221,7 +222,7 @@ def _epoch_row(job: TrainJob, progress: Progress, validation: Metrics) -> dict[s
         "validation_accuracy": validation["accuracy"],
         "validation_balanced_accuracy": validation["balanced_accuracy"],
         "validation_macro_f1": validation["macro_f1"],
-        "learning_rate": float(keras.ops.convert_to_numpy(job.optimizer.learning_rate)),
+        "learning_rate": last_rate(job.optimizer),
         **pace.columns(),
     }
 

@@ -57,7 +57,12 @@ class ScheduledRate(keras.optimizers.schedules.LearningRateSchedule):  # type: i
         self._highest = optimizer.add_variable(
             (), constant, "float32", aggregation="only_first_replica", name="highest_learning_rate"
         )
-        optimizer.highest_learning_rate = self._highest
+        optimizer.schedule = self
+
+    @property
+    def highest(self) -> Any:
+        """The variable that says how fast the optimizer learns at most."""
+        return self._highest
 
     def __call__(self, step: Any) -> Any:
         return tf.convert_to_tensor(self._highest) * self._course.factor(step)
@@ -65,4 +70,12 @@ class ScheduledRate(keras.optimizers.schedules.LearningRateSchedule):  # type: i
 
 def highest_rate(optimizer: keras.optimizers.Optimizer) -> Any:
     """The variable that says how fast `optimizer` learns at most."""
-    return getattr(optimizer, "highest_learning_rate", optimizer.learning_rate)
+    schedule = getattr(optimizer, "schedule", None)
+    return schedule.highest if schedule else optimizer.learning_rate
+
+
+def last_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """The learning rate of the step that was taken last."""
+    schedule = getattr(optimizer, "schedule", None)
+    last = schedule(tf.maximum(tf.convert_to_tensor(optimizer.iterations) - 1, 0)) if schedule else None
+    return float(keras.ops.convert_to_numpy(optimizer.learning_rate if last is None else last))

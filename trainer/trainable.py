@@ -11,7 +11,7 @@ import keras
 
 from trainer.averaging import averaged_copy
 from trainer.config import FLOAT16, TrainConfig
-from trainer.learning_config import ADAMW
+from trainer.learning_config import ADAMW, COSINE
 from trainer.loss_scale import LossScale
 from trainer.models import build_model
 from trainer.schedule import Course, ScheduledRate
@@ -50,11 +50,12 @@ def trainable(config: TrainConfig, *, classes: int, steps_per_epoch: int) -> Lea
 
 def course_of(config: TrainConfig, steps_per_epoch: int) -> Course:
     """How the learning rate goes over the run, in steps."""
+    steps, frozen = (epochs * steps_per_epoch for epochs in (config.epochs, config.freeze_epochs))
     return Course(
-        steps=config.epochs * steps_per_epoch,
-        warmup=round(config.warmup_epochs * steps_per_epoch),
-        falls=config.schedule == "cosine",
-        frozen=config.freeze_epochs * steps_per_epoch,
+        steps=steps,
+        warmup=round(config.warmup * (steps - frozen)),
+        falls=config.schedule == COSINE,
+        frozen=frozen,
         then=(config.fine_tune_rate or config.learning_rate) / config.learning_rate,
     )
 

@@ -34,7 +34,7 @@ ROWS: Mapping[str, tuple[str, ...]] = {
     "fast": ("--recipe=fast",),
     "strong": ("--recipe=strong",),
     "strong, other seed": ("--recipe=strong", "--seed=1"),
-    "constant learning rate": ("--recipe=strong", "--schedule=constant", "--warmup_epochs=0"),
+    "constant learning rate": ("--recipe=strong", "--schedule=constant", "--warmup=0"),
     "no average of weights": ("--recipe=strong", "--ema=0"),
     "no label smoothing": ("--recipe=strong", "--label_smoothing=0"),
     "no class weights": ("--recipe=strong", "--class_weights=none"),

@@ -148,7 +148,7 @@ SHARES = (
     "mixup",
     "cutmix",
 )
-RATES = ("warmup_epochs", "weight_decay", "label_smoothing", "dropout", "ema", "fine_tune_rate")
+RATES = ("warmup", "weight_decay", "label_smoothing", "dropout", "ema", "fine_tune_rate")
 BAD_SHARES = ("", "much", "nan", "inf", "-0.1")
 BAD_INTEGERS = ("", "many", "1.5", "nan", "inf", "-1", "9" * 30)
 BAD_NUMBERS = ("", "fast", "nan", "inf", "-inf", "0", "-0.1", "1e400", "10")
@@ -169,7 +169,6 @@ FLAGS = (
     *(flag(f"--recipe={value}", "recipe", "strong") for value in ("best", "../strong")),
     Row("patience for the last", lambda p: ["--keep=last", "--patience=3"], ("`--patience`", "--keep=last")),
     Row("all frozen", lambda p: ["--freeze_epochs=3", "--epochs=3"], ("`--freeze_epochs`", "--epochs=3")),
-    Row("no end of warm-up", lambda p: ["--warmup_epochs=9.5", "--epochs=3"], ("`--warmup_epochs`", "--epochs=3")),
     Row("a second rate alone", lambda p: ["--fine_tune_rate=0.1"], ("`--fine_tune_rate`", "--freeze_epochs")),
     Row(
         "weights of no backbone", lambda p: ["--weights=/etc/hostname"], ("`--weights`", "--model=seed", "MobileNetV2")
