@@ -30,7 +30,7 @@ from trainer.published import LAST, Name, kept_with, names_in, read_pointer, wri
 from trainer.sealed_state import STATE, DamagedError, read_whole, sealed
 from trainer.uploads import NoUploads, Uploads
 
-FORMAT = 3
+FORMAT = 4
 WEIGHTS = "weights"
 KEEP_LAST = 2
 

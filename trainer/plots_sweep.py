@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFor
 from trainer.compare_page import PERCENT, TITLES, number
 from trainer.plots import COLOURS, Figure, Line, draw
 from trainer.sweep_request import Sweep
-from trainer.sweep_results import Row, best_of, monitored
+from trainer.sweep_results import Row, best_of
 from trainer.sweep_space import CHOICE, INTEGER, LOG, Range
 
 SIZE_INCHES = (4.0, 2.7)
@@ -29,7 +29,7 @@ SPREAD, GOLDEN = 0.3, 0.618034  # how far apart equal choices are drawn, and by 
 
 def so_far(sweep: Sweep, rows: Sequence[Row]) -> Figure | None:
     """The score of each training in the order of starting, and the best until then; None if fewer than two are done."""
-    name = monitored(sweep)
+    name = sweep.score
     places = {row.run: place for place, row in enumerate(rows, start=1)}
     done = [(places[row.run], row.scores[name]) for row in rows if row.scores]
     if len(done) < 2:
@@ -50,7 +50,7 @@ def so_far(sweep: Sweep, rows: Sequence[Row]) -> Figure | None:
 
 def against(sweep: Sweep, rows: Sequence[Row], searched: Range) -> Figure | None:
     """The score of each training against its value of one flag; None if nothing is done."""
-    name, flag = monitored(sweep), searched.flag
+    name, flag = sweep.score, searched.flag
     done = [row for row in rows if row.scores]
     if not done:
         return None
@@ -99,7 +99,7 @@ def _kinds(sweep: Sweep, rows: Sequence[Row]) -> dict[Line, list[Row]]:
 
 def _dots(axes: Any, sweep: Sweep, rows: Sequence[Row], place: Callable[[Row], float]) -> None:
     """A dot for each training that is done."""
-    name = monitored(sweep)
+    name = sweep.score
     for line, there in _kinds(sweep, rows).items():
         marker = "D" if line is BEST else "o"
         axes.plot(list(map(place, there)), [row.scores[name] for row in there], marker, color=COLOURS[line.colour])

@@ -15,7 +15,8 @@ Examples:
 Each trial is a run of python -m trainer, RUNS/ORGAN/SWEEP-TRIAL-eEPOCHS. RUNS/ORGAN/SWEEP, or --output, gets
 sweep.html, sweep.csv, and best.flags for python -m trainer --flagfile. Wrong values are told before anything is
 trained, and a trial that fails is listed and left behind. Give the same command again to go on with a sweep that was
-stopped, with more --trials to add some. Started several times, processes of one machine or disk share the trials.
+stopped, with more --trials to add some. Started several times, processes of one machine or disk share the trials: with
+several GPUs, start one for each, with CUDA_VISIBLE_DEVICES=0, 1 and so on.
 
 --method=halving trains all trials for few epochs, the best third of them (--eta=3) for three times as many, and so on
 up to --epochs, each time from the beginning: so every run is one that anybody gets with its flags.
@@ -34,10 +35,8 @@ from absl import flags
 from data_pipeline import cli
 from trainer import sweep_request
 from trainer.preemption import StopSignal
-from trainer.sweep_page import TEMPLATE, render
 from trainer.sweep_place import Place
 from trainer.sweep_request import Sweep, request_of
-from trainer.sweep_results import BEST_FLAGS, TABLE, as_csv, best_flags, best_of, result, rows_of, table
 from trainer.sweep_trials import DONE, Outcome, Trials
 
 
@@ -52,8 +51,7 @@ def main(argv: Sequence[str]) -> None:
         _show_table(sweep, trials)
         return
     trials.begin()
-    for one in trials.work():
-        cli.say(result(sweep, one, trials.outcomes[one]))
+    for _ in trials.work():
         if sweep.only is None:  # a page to watch; of several pods, the last one makes it
             write(sweep, trials)
     outcomes = list(trials.outcomes.values())
@@ -63,20 +61,22 @@ def main(argv: Sequence[str]) -> None:
     if open_:
         cli.say(f"{sweep.trials - open_} of {sweep.trials} trials have ended; the last one makes the table.")
     else:
-        print(f"{write(sweep, trials)}\nSweep: {sweep.output}/{TEMPLATE}", flush=True)
+        print(write(sweep, trials), flush=True)
     _check_any_done(outcomes)
 
 
 def write(sweep: Sweep, trials: Trials) -> str:
-    """Write table, page and the best trial's flags; the table for a terminal."""
+    """Write table, page and the best trial's flags; the table for a terminal, and where the page is."""
+    from trainer import sweep_page, sweep_results  # only now: drawing takes two seconds to import
+
     output = Place.of("output", sweep.output)
-    rows = rows_of(sweep, trials.known(), trials.outcomes)
-    output.write(TABLE, as_csv(sweep, rows))
-    best = best_of(sweep, rows)
+    rows = sweep_results.rows_of(sweep, trials.known(), trials.outcomes)
+    output.write(sweep_results.TABLE, sweep_results.as_csv(sweep, rows))
+    best = sweep_results.best_of(sweep, rows)
     if best:
-        output.write(BEST_FLAGS, best_flags(sweep, best))
-    output.write(TEMPLATE, render(sweep, rows).encode())
-    return table(sweep, rows)
+        output.write(sweep_results.BEST_FLAGS, sweep_results.best_flags(sweep, best))
+    output.write(sweep_page.TEMPLATE, sweep_page.render(sweep, rows).encode())
+    return f"{sweep_results.table(sweep, rows)}\nSweep: {sweep.output}/{sweep_page.TEMPLATE}"
 
 
 def _show_table(sweep: Sweep, trials: Trials) -> None:
@@ -85,7 +85,7 @@ def _show_table(sweep: Sweep, trials: Trials) -> None:
     if not trials.has_begun() or not trials.outcomes:
         fix = "leave out --table_only, or repeat the flags of the sweep"
         raise cli.RequestError(f"No trial of {trials.place} has ended. To fix it: {fix}.")
-    print(f"{write(sweep, trials)}\nSweep: {sweep.output}/{TEMPLATE}", flush=True)
+    print(write(sweep, trials), flush=True)
 
 
 def _check_any_done(outcomes: Sequence[Outcome]) -> None:

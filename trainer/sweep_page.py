@@ -13,7 +13,7 @@ from data_pipeline import page
 from trainer.compare_page import TITLES, number, plain_range
 from trainer.plots_sweep import against, so_far
 from trainer.sweep_request import Sweep
-from trainer.sweep_results import BEST_FLAGS, Row, as_good, best_of, columns, monitored, ranked
+from trainer.sweep_results import BEST_FLAGS, Row, as_good, best_of, columns, ranked
 from trainer.sweep_trials import DONE, FAILED, SCORES
 
 TEMPLATE = "sweep.html"
@@ -33,7 +33,6 @@ def render(sweep: Sweep, rows: Sequence[Row]) -> str:
         "seconds": sum(row.outcome.seconds for row in rows if row.outcome),
         "columns": columns(sweep),
         "scores": SCORES,
-        "monitored": monitored(sweep),
         "titles": TITLES,
         "number": number,
         "plain_range": plain_range,

@@ -70,6 +70,11 @@ class Sweep:
     local: Path
     identity: dict[str, Any]
 
+    @property
+    def score(self) -> str:
+        """What `monitor` is called among the scores of a run."""
+        return "log_loss" if self.monitor == "loss" else self.monitor
+
     def values(self, trial: int) -> dict[str, str]:
         """The value of each flag that is searched."""
         return values_of(self.space, seed=self.seed, trial=trial)

@@ -45,18 +45,13 @@ def rows_of(sweep: Sweep, known: Sequence[Sequence[TrialRun]], outcomes: Mapping
     ]
 
 
-def monitored(sweep: Sweep) -> str:
-    """The score that decides, as the validation split's scores call it."""
-    return "log_loss" if sweep.monitor == "loss" else sweep.monitor
-
-
 def ranked(sweep: Sweep, rows: Sequence[Row]) -> list[Row]:
     """Best first: of those that were trained longest, then the others; what isn't done comes last."""
 
     def key(row: Row) -> tuple[float, ...]:
         if row.outcome is None or row.state != DONE:
             return (1, -row.rung, row.run.trial)
-        return (0, -row.rung, *(-value for value in row.outcome.merit(sweep.monitor)), row.run.trial)
+        return (0, -row.rung, *(-value for value in row.outcome.merit(sweep.score)), row.run.trial)
 
     return sorted(rows, key=key)
 
@@ -73,7 +68,7 @@ def as_good(sweep: Sweep, rows: Sequence[Row]) -> list[Row]:
         return []
     low, high = best.outcome.interval
     rivals = (row for row in rows if row.rung == best.rung and row != best and row.scores)
-    return [row for row in rivals if low <= row.scores[monitored(sweep)] <= high]
+    return [row for row in rivals if low <= row.scores[sweep.score] <= high]
 
 
 def columns(sweep: Sweep) -> list[str]:
@@ -96,14 +91,6 @@ def as_csv(sweep: Sweep, rows: Sequence[Row]) -> bytes:
         run = sweep.run_name(row.run)
         out.writerow([row.run.trial, *values, row.run.epochs, *scores, *about, row.state, run, error])
     return text.getvalue().encode()
-
-
-def result(sweep: Sweep, run: TrialRun, outcome: Outcome) -> str:
-    """What became of a training, in a line."""
-    if outcome.state != DONE:
-        return f"Trial {run.trial} has failed with exit code {outcome.code}: {outcome.error}"
-    name = monitored(sweep)
-    return f"Trial {run.trial} has ended: {TITLES[name].lower()} {number(name, outcome.scores[name])} on validation"
 
 
 def table(sweep: Sweep, rows: Sequence[Row]) -> str:
@@ -130,7 +117,7 @@ def best_flags(sweep: Sweep, best: Row) -> bytes:
 
     Without `--run`, so that a seed, a fold or another dataset may be given beside it.
     """
-    name = monitored(sweep)
+    name = sweep.score
     score = f"{TITLES[name].lower()} {number(name, best.scores[name])}"
     lines = [
         f"# Trial {best.run.trial} of {sweep.name}: {score} on the validation split.",

@@ -57,10 +57,16 @@ class Outcome:
     def refused(self) -> bool:
         return self.code == EXIT_REQUEST
 
-    def merit(self, monitor: str) -> tuple[float, ...]:
-        """What makes it better than others: the monitored score, and the lower loss between equals."""
+    def merit(self, score: str) -> tuple[float, ...]:
+        """What makes it better than others by this score: of equals the lower loss."""
         loss = self.scores["log_loss"]
-        return (-loss,) if monitor == "loss" else (self.scores[monitor], -loss)
+        return (-loss,) if score == "log_loss" else (self.scores[score], -loss)
+
+    def words(self, score: str) -> str:
+        """What became of it, in short."""
+        if self.state != DONE:
+            return f"failed with exit code {self.code}: {self.error}"
+        return f"ended with {score} {self.scores[score]:.3f} on the validation split"
 
 
 class Trials:
@@ -102,8 +108,8 @@ class Trials:
                 ended = [(one.trial, self.outcomes.get(one)) for one in found[-1]]
                 if not all(said for _, said in ended):
                     break
-                monitor = self.sweep.monitor
-                merits = {trial: said.merit(monitor) for trial, said in ended if said and said.state == DONE}
+                score = self.sweep.score
+                merits = {trial: said.merit(score) for trial, said in ended if said and said.state == DONE}
                 trials = promoted(merits, rung.trials)
             found.append([self.sweep.run(trial, rung) for trial in trials])
         return found
@@ -165,6 +171,7 @@ class Trials:
             outcome = failed if code else self._finished(one)
             data = json.dumps(asdict(outcome), indent=1, allow_nan=False) + "\n"
             self.place.write(f"{TRIALS}/{name}.json", data.encode())
+            say(f"Trial {one.trial} has {outcome.words(self.sweep.score)}")
             return outcome
 
     def _finished(self, one: TrialRun) -> Outcome:
@@ -175,8 +182,7 @@ class Trials:
             raise FaultError(f"{place}/{METRICS} is gone. To fix it: run the same command again.")
         metrics = json.loads(data)
         validation, history = metrics["validation"], metrics["history"]
-        monitor = self.sweep.monitor
-        interval = validation["intervals"].get("log_loss" if monitor == "loss" else monitor)
+        interval = validation["intervals"].get(self.sweep.score)
         return Outcome(
             state=DONE,
             command=tuple(self.sweep.flags(one)),
@@ -204,7 +210,7 @@ class Trials:
             interval = values["interval"] and tuple(values["interval"])
             outcome = Outcome(**values | {"command": tuple(values["command"]), "interval": interval})
             if outcome.state == DONE:
-                outcome.merit(self.sweep.monitor)
+                outcome.merit(self.sweep.score)
             return outcome
         except (ValueError, TypeError, KeyError, RecursionError):
             say(f"{self.place}/{name} is damaged; what became of the training is asked of it again.")

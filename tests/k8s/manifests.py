@@ -28,7 +28,7 @@ FOLDERS = sorted(
     for path in K8S.rglob("kustomization.yaml")
     if yaml.safe_load(path.read_text(encoding="utf-8"))["kind"] == "Kustomization"
 )
-OVERLAYS = {"local", "gpu", "multi-worker", "convert-parallel", "all-organs", "gke", "jobset", "kueue"}
+OVERLAYS = {"local", "gpu", "multi-worker", "convert-parallel", "all-organs", "sweep", "gke", "jobset", "kueue"}
 # What no kustomization names and whoever runs the cluster applies.
 LONE_FILES = ("overlays/kueue/cluster-queue.yaml",)
 

@@ -23,7 +23,7 @@ from trainer.losses import SAMPLES_THAT_OVERLAP, Loss, class_weights
 from trainer.models import LOGITS, build_model
 from trainer.preemption import StopSignal
 from trainer.schedule import Course, highest_rate
-from trainer.step import Update
+from trainer.step import Update, make_train_step
 from trainer.trainable import Learner, course_of, trainable
 
 RATE = 1e-3
@@ -132,6 +132,26 @@ def test_the_average_is_the_one_of_the_books(strategy: tf.distribute.Strategy) -
         decay = min(0.5, (1 + step) / (10 + step))
         expected = [decay * e + (1 - decay) * w for e, w in zip(expected, model.get_weights(), strict=True)]
     assert all(np.allclose(a, e, atol=1e-5) for a, e in zip(average.get_weights(), expected, strict=True))
+
+
+def test_batch_statistics_are_averaged_with_the_weights(strategy: tf.distribute.Strategy) -> None:
+    learner = learner_of(strategy, model="residual_batch", ema=0.5)
+    step = make_train_step(
+        strategy, learner.model, learner.optimizer, Update(ema=0.5), average=learner.average, finish=None
+    )
+    count = strategy.num_replicas_in_sync
+    images = np.random.default_rng(0).random((8 * count, SIZE, SIZE, 3), dtype=np.float32)
+    rows = {"image": images, "label": np.arange(8 * count) % 3, "weight": np.full(8 * count, 1 / 8 / count, np.float32)}
+    batches = strategy.experimental_distribute_dataset(tf.data.Dataset.from_tensor_slices(rows).batch(8 * count))
+    before = learner.average.get_weights()
+    for batch in batches:
+        step(batch, tf.constant(0.0))
+    names = [variable.path for variable in learner.model.variables]
+    moved = zip(names, before, learner.average.get_weights(), learner.model.get_weights(), strict=True)
+    for name, old, average, now in moved:
+        if "moving" in name:  # in the first step a tenth of the average stays
+            assert np.allclose(average, 0.1 * old + 0.9 * now, atol=1e-5), name
+    assert any("moving" in name for name in names)
 
 
 # ── All of it in training ────────────────────────────────────────────────────────────────────────────────────────────

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.cli import EXIT_DONE, EXIT_FAULT, EXIT_PREEMPTED, EXIT_REQUEST
+from data_pipeline.transfer import upload
+from tests.bucket_server import BUCKET, BucketServer
 from tests.conftest import run_module
 from tests.trainer.witness import NOT_IMPORTED, Witness
 from tests.trainer.workers import Worker, until
@@ -218,8 +220,8 @@ WRONG = (
     ),
     Row(
         "too few epochs on the first rung",
-        lambda place: [RATES, "--method=halving", "--epochs=30", "--warmup_epochs=4", "--trials=9"],
-        ("Trial 0", "--epochs=4", "`--warmup_epochs`"),
+        lambda place: [RATES, "--method=halving", "--epochs=30", "--freeze_epochs=4", "--trials=9"],
+        ("Trial 0", "--epochs=4", "`--freeze_epochs`"),
     ),
     Row("too many trials", lambda place: ["--search=seed:choice:1,2", "--trials=3"], ("`--trials`", "at most 2")),
     Row("a trial too many", lambda place: [RATES, "--trials=2", "--trial=2"], ("`--trial`", "0 to 1")),
@@ -321,10 +323,29 @@ def test_processes_share_the_trials_and_train_each_once(tfrecords: Path, tmp_pat
 
 
 @pytest.mark.long
+def test_in_a_bucket_each_machine_trains_a_trial_and_any_makes_the_table(
+    bucket_server: BucketServer, tfrecords: Path, tmp_path: Path
+) -> None:
+    dataset = {path.relative_to(tfrecords).as_posix(): path for path in tfrecords.rglob("*") if path.is_file()}
+    upload(bucket_server.folder("tfrecords"), dataset)
+    command = [*sweep_command(Path(), Path()), f"--tfrecords=gs://{BUCKET}/tfrecords", f"--runs=gs://{BUCKET}/runs"]
+    table = bucket_server.folder(f"runs/gland/{NAME}")
+    for machine, more in enumerate(("--trial=1", "--trial=0", "--table_only")):
+        done = run_module("trainer.sweep", *command, f"--scratch={tmp_path / str(machine)}", more, **bucket_server.env)
+        assert done.returncode == EXIT_DONE, done.stderr
+        assert (table.find("sweep.html") is None) == (machine == 0)
+    assert done.stdout.splitlines()[-1] == f"Sweep: gs://{BUCKET}/runs/gland/{NAME}/sweep.html"
+    rows = list(csv.DictReader(table.read("sweep.csv").decode().splitlines()))
+    assert [(row["trial"], row["state"]) for row in rows] == [("0", "done"), ("1", "done")]
+    assert f"--runs=gs://{BUCKET}/runs" in table.read("best.flags").decode().splitlines()
+
+
+@pytest.mark.long
 def test_a_trial_that_diverges_is_left_behind(tfrecords: Path, tmp_path: Path) -> None:
-    """A rate at which the loss is no number soon, on weights that are kept in range by nothing."""
-    diverging = ("--search=learning_rate:choice:0.003,9.9", "--batch_size=1", "--epochs=1", "--model=seed")
-    done = run_module("trainer.sweep", *sweep_command(tfrecords, tmp_path)[:4], *diverging)
+    """At a rate of 9.9, weights that decay by their whole are 8.9 times as long after each step."""
+    decaying = ("--optimizer=adamw", "--weight_decay=1", "--search=learning_rate:choice:0.003,9.9")
+    small = ("--model=seed_pooled", "--batch_size=2", "--epochs=1")
+    done = run_module("trainer.sweep", *sweep_command(tfrecords, tmp_path)[:4], *small, *decaying)
     assert done.returncode == EXIT_DONE, done.stderr
     states = {row["learning_rate"]: (row["state"], row["error"]) for row in rows_in(tmp_path)}
     assert states["0.003"][0] == "done"

@@ -14,7 +14,7 @@ from tests.trainer.made_sweeps import NASTY, failed_of, halving, made, outcome_o
 from tests.trainer.test_report_page import CONTRASTS, LOOKS, SIZES, UNREACHABLE
 from trainer.sweep_page import render
 from trainer.sweep_request import Sweep, TrialRun
-from trainer.sweep_results import Row, as_csv, as_good, best_flags, best_of, ranked, result, table
+from trainer.sweep_results import Row, as_csv, as_good, best_flags, best_of, ranked, table
 
 # ── Rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -122,8 +122,8 @@ def test_a_terminal_shows_the_best_first_in_columns_that_line_up() -> None:
 def test_an_outcome_is_a_line() -> None:
     sweep = made()
     run = TrialRun(7, 30)
-    assert result(sweep, run, outcome_of(sweep, run)).startswith("Trial 7 has ended: balanced accuracy 76.")
-    assert "exit code 2: Training has diverged" in result(sweep, run, failed_of(sweep, run))
+    assert outcome_of(sweep, run).words(sweep.score) == "ended with balanced_accuracy 0.766 on the validation split"
+    assert "failed with exit code 2: Training has diverged" in failed_of(sweep, run).words(sweep.score)
 
 
 def test_the_flags_of_the_best_trial_are_its_own_without_the_name_of_its_run() -> None:
