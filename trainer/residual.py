@@ -22,7 +22,7 @@ from keras import layers, ops
 
 from trainer.model_ends import ended, image_input
 
-STEM_PX = 4  # side of the patches the first layer sees: what comes before 32 × 32 places costs most and says least
+STEM_PX = 4  # kernels of the two strided layers that begin: at full resolution, layers cost most and say least
 BRANCH_SCALE = 0.2  # of what a block adds, Brock et al.'s α
 RELU_GAIN = math.sqrt(2 / (1 - 1 / math.pi))  # makes the variance 1 again after a ReLU of a standard normal
 LEAST_VARIANCE = 1e-4
@@ -48,8 +48,9 @@ def residual(image_size: int, classes: int, *, norm: str = WEIGHTS, stages: tupl
     """The network that standardises its `weights`, or its features by `batch` or by `groups` of channels."""
     image = image_input(image_size)
     x = layers.Rescaling(4.0, offset=-2.0)(image)  # about as wide as the standard normal
-    x = layers.Conv2D(stages[0].channels, STEM_PX, strides=STEM_PX, kernel_initializer="he_normal")(x)
-    x = _convolved(_active(x, norm), stages[0].channels, 3, norm)
+    width = stages[0].channels
+    x = layers.Conv2D(width // 2, STEM_PX, strides=2, padding="same", kernel_initializer="he_normal")(x)
+    x = _convolved(_active(x, norm), width, STEM_PX, norm, strides=2)
     variance = 1.0
     for number, stage in enumerate(stages):
         for block in range(stage.blocks):
@@ -78,12 +79,14 @@ def _active(x: Any, norm: str) -> Any:
     return layers.Activation("relu")(x)
 
 
-def _convolved(x: Any, channels: int, kernel_px: int, norm: str, *, scale: float = 1.0) -> Any:
+def _convolved(x: Any, channels: int, kernel_px: int, norm: str, *, scale: float = 1.0, strides: int = 1) -> Any:
     """Scales are for networks whose features aren't normalised: the others undo them."""
     if norm == WEIGHTS:
-        convolution = StandardizedConv2D(channels, kernel_px, padding="same", gain=RELU_GAIN * scale)
+        convolution = StandardizedConv2D(channels, kernel_px, strides=strides, padding="same", gain=RELU_GAIN * scale)
     else:
-        convolution = layers.Conv2D(channels, kernel_px, padding="same", use_bias=False, kernel_initializer="he_normal")
+        convolution = layers.Conv2D(
+            channels, kernel_px, strides=strides, padding="same", use_bias=False, kernel_initializer="he_normal"
+        )
     return convolution(x)
 
 
