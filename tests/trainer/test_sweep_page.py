@@ -60,6 +60,15 @@ def test_halving_goes_on_with_the_best_and_names_one_that_had_all_epochs() -> No
     assert best.run.epochs == 30
 
 
+def test_a_trial_that_was_cut_short_is_never_the_best_however_lucky() -> None:
+    sweep = halving(27)
+    first, *others = rows_with(sweep)
+    rows = [_scored(sweep, first.run.trial, 0.99, 0.01), *others]
+    best = best_of(sweep, rows)
+    assert best is not None
+    assert (best.run.epochs, ranked(sweep, rows)[0]) == (30, best)
+
+
 def test_halving_waits_for_a_whole_rung() -> None:
     sweep = halving(27)
     assert {row.rung for row in rows_with(sweep, waiting=(5,))} == {0}

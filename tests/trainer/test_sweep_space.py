@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from data_pipeline.cli import RequestError
@@ -43,6 +43,7 @@ def test_a_uniform_value_lies_in_its_range(ends: tuple[float, float], seed: int,
 
 
 @given(_two(POSITIVE), SEEDS, TRIALS)
+@example((0.123456, 0.123457), 0, 0)  # both are 0.1235 if rounded
 def test_a_logarithmic_value_lies_in_its_range_and_is_short(ends: tuple[float, float], seed: int, trial: int) -> None:
     space = parse_space([f"learning_rate:log:{ends[0]!r}:{ends[1]!r}"])
     text = values_of(space, seed=seed, trial=trial)["learning_rate"]
