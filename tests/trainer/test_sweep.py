@@ -219,6 +219,11 @@ WRONG = (
         ("Trial 0", "`--batch_size`", "4 or more"),
     ),
     Row(
+        "what the recipe says",
+        lambda place: [RATES, "--recipe=fast", "--logical_cpus=100"],  # the default would do: 128 images a batch
+        ("Trial 0", "`--batch_size`", "100 or more"),
+    ),
+    Row(
         "too few epochs on the first rung",
         lambda place: [RATES, "--method=halving", "--epochs=30", "--freeze_epochs=4", "--trials=9"],
         ("Trial 0", "--epochs=4", "`--freeze_epochs`"),
