@@ -20,6 +20,8 @@ from trainer.sweep_results import Row, best_of
 from trainer.sweep_space import CHOICE, INTEGER, LOG, Range
 
 SIZE_INCHES = (4.0, 2.7)
+LEAST = 0.02  # of an axis: a tenth of a percent is not to look like much
+CLOSE = 0.06  # below this, lines are less than a percent apart
 LETTERS = 44  # below an axis
 BEST = Line("best", "the best", "validation", "-")
 OTHERS = Line("others", "others", "train", "-")
@@ -102,10 +104,15 @@ def _dots(axes: Any, sweep: Sweep, rows: Sequence[Row], place: Callable[[Row], f
     name = sweep.score
     for line, there in _kinds(sweep, rows).items():
         marker = "D" if line is BEST else "o"
-        axes.plot(list(map(place, there)), [row.scores[name] for row in there], marker, color=COLOURS[line.colour])
+        scores = [row.scores[name] for row in there]
+        axes.plot(list(map(place, there)), scores, marker, color=COLOURS[line.colour], clip_on=False)
     axes.set_ylabel(TITLES[name].lower())
     if name in PERCENT:
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        low, high = axes.get_ylim()
+        wider = max(0.0, LEAST - (high - low)) / 2
+        low, high = max(low - wider, 0), min(high + wider, 1)
+        axes.set_ylim(low, high)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if high - low > CLOSE else 1))
 
 
 def _place(searched: Range, row: Row) -> float:

@@ -9,8 +9,8 @@ What became of a training lies in RUNS/ORGAN/SWEEP/trials/RUN.json. It is writte
 sweep that is killed at whatever moment finds what is there, and starts the others again: what is half trained goes on
 from its checkpoint, as the same command does by itself, and what was finished only says so.
 
-A training that was refused (exit code 2, as when the loss is no number any more) would be the next time too: that is
-settled unless its command changes. One that failed otherwise is tried again by the next sweep, or the pod's successor.
+A training that failed is tried again by the next sweep, whatever its exit code: the disk may have been full, or
+somebody else at the run. One whose loss was no number any more goes on from its last checkpoint, and soon says so.
 
 Of a run's metrics.json only the validation split is looked at. Each training tests its own model at its end, but
 nothing here says how well: a model that is chosen by its test score has none that can be believed.
@@ -119,11 +119,11 @@ class Trials:
         self._learn(self._open, self._written)
 
     def work(self) -> Iterator[TrialRun]:
-        """Train what isn't settled, one after another, and say which has ended. Raises `Preempted` when stopped.
+        """Train what isn't done, one after another, and say which has ended. Raises `Preempted` when stopped.
 
         What another process of this machine or this disk trains is waited for.
         """
-        self._learn(self._wanted, self._settled)
+        self._learn(self._wanted, self._done)
         waits = False
         while wanted := self._wanted():
             ended = 0
@@ -159,9 +159,9 @@ class Trials:
         with claimed(folder / f"{name}.lock") as lock:
             if lock is None:
                 return None
-            settled = self._settled(one)
-            if settled:
-                return settled
+            done = self._done(one)
+            if done:
+                return done
             say(f"Trial {one.trial} of {self.sweep.trials}, {one.epochs} epochs: {self.sweep.words(one.trial)}")
             command = self.sweep.flags(one)
             code, words = run(["-m", "trainer", *command], folder / f"{name}.log", lock, self._stop)
@@ -193,12 +193,10 @@ class Trials:
             seconds=sum(row["seconds"] for row in history),
         )
 
-    def _settled(self, one: TrialRun) -> Outcome | None:
+    def _done(self, one: TrialRun) -> Outcome | None:
         """What has been written of a training, if it needn't be tried again."""
         outcome = self._written(one)
-        if outcome is None or outcome.state == DONE:
-            return outcome
-        return outcome if outcome.refused and list(outcome.command) == self.sweep.flags(one) else None
+        return outcome if outcome and outcome.state == DONE else None
 
     def _written(self, one: TrialRun) -> Outcome | None:
         name = f"{TRIALS}/{self.sweep.run_name(one)}.json"

@@ -12,6 +12,7 @@ import pytest
 from tests.trainer.browser import Browser, needs_chromium
 from tests.trainer.made_sweeps import NASTY, failed_of, halving, made, outcome_of, rows_with
 from tests.trainer.test_report_page import CONTRASTS, LOOKS, SIZES, UNREACHABLE
+from trainer.plots_sweep import so_far
 from trainer.sweep_page import render
 from trainer.sweep_request import Sweep, TrialRun
 from trainer.sweep_results import Row, as_csv, as_good, best_flags, best_of, ranked, table
@@ -192,6 +193,19 @@ def test_the_page_shows_a_figure_for_each_flag_and_the_best_so_far() -> None:
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with Browser(tmp_path_factory.mktemp("browser")) as started:
         yield started
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.003, 0.01, 0.04, 0.3])
+@pytest.mark.parametrize("best", [0.3, 1.0])
+def test_an_axis_of_percentages_has_labels_that_differ_and_none_beyond_what_there_is(
+    best: float, spread: float
+) -> None:
+    sweep = made(trials=3)
+    figure = so_far(sweep, [_scored(sweep, trial, best - trial * spread / 2, 0.5) for trial in range(3)])
+    assert figure is not None
+    shown = re.findall(r">([-−]?[\d.]+)%<", figure.svg)
+    assert len(shown) == len(set(shown)) > 1
+    assert all(0 <= float(text.replace("−", "-")) <= 100 for text in shown)
 
 
 @needs_chromium
