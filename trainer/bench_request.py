@@ -23,12 +23,11 @@ from trainer.config import (
     AUGMENT_ON,
     CACHES,
     MAX_SEED,
-    MIN_IMAGE_SIZE,
     MODEL_NAMES,
     PRECISIONS,
     XLA,
     TrainConfig,
-    image_too_small,
+    check_image_size,
 )
 from trainer.preflight import chosen_organs
 from trainer.recipe_files import define_recipe_flag
@@ -74,8 +73,7 @@ def request_of(values: Any) -> Iterator[Request]:
     fetched = in_bucket(values.tfrecords)
     with _fetched(values) if fetched else _there(values) as (folder, manifest):
         size = values.image_size or manifest.image_size
-        if size < MIN_IMAGE_SIZE:
-            raise image_too_small(size)
+        check_image_size(size, values.model)
         yield Request(folder, manifest, size, load_before, _free_disk(values), budget, fetched)
 
 
@@ -108,8 +106,8 @@ def _check(values: Any) -> None:
     check_augment_flags(values)
     if values.seconds != values.seconds:
         raise cli.invalid_flag("seconds", expected="a number", received=values.seconds, fix="leave it out")
-    if 0 < values.image_size < MIN_IMAGE_SIZE:
-        raise image_too_small(values.image_size)
+    if values.image_size:
+        check_image_size(values.image_size, values.model)
 
 
 @contextmanager

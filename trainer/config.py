@@ -10,10 +10,11 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.cli import RequestError, invalid_flag
+from data_pipeline.cli import invalid_flag
 from trainer.augment_config import AugmentFlags
 from trainer.learning_config import LearningFlags
 from trainer.model_names import MODEL_NAMES as MODEL_NAMES
+from trainer.model_names import least_px
 from trainer.recipe_files import recipe_settings
 from trainer.scratch import DEFAULT_BUDGET
 
@@ -52,7 +53,6 @@ ENVIRONMENT = frozenset(
 )
 ADDRESSES = ("tfrecords_address", "runs_address")
 FOUND = (*ADDRESSES, "weights_sha256")  # no flags: what is found out about those that are
-MIN_IMAGE_SIZE = 32  # what the networks can take
 MAX_SEED = 2**32 - 1  # NumPy's and Keras's limit
 AUTO, SINGLE, MIRRORED, MULTIWORKER = DISTRIBUTIONS = ("auto", "single", "mirrored", "multiworker")
 MONITORS = ("balanced_accuracy", "accuracy", "macro_f1", "loss")
@@ -153,7 +153,9 @@ class TrainConfig(AugmentFlags, LearningFlags):
         return shlex.join(["python", "-m", "trainer", *parts])
 
 
-def image_too_small(size_px: int) -> RequestError:
-    """What to say to an image that the networks can't take."""
-    fix = f"use at least {MIN_IMAGE_SIZE} pixels"
-    return invalid_flag("image_size", expected=f"{MIN_IMAGE_SIZE} or more", received=size_px, fix=fix)
+def check_image_size(size_px: int, model: str) -> None:
+    """Raises `RequestError` for an image that the network can't take."""
+    least = least_px(model)
+    if size_px < least:
+        fix = f"use at least {least} pixels"
+        raise invalid_flag("image_size", expected=f"{least} or more for {model}", received=size_px, fix=fix)

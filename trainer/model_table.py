@@ -19,8 +19,8 @@ from absl import flags
 
 from data_pipeline import cli
 from trainer.advice import Rate, number
-from trainer.config import PRECISIONS, TrainConfig
-from trainer.model_names import LEAST_PX, MODEL_NAMES, OWN_MODELS, least_px
+from trainer.config import PRECISIONS, TrainConfig, check_image_size
+from trainer.model_names import LEAST_PX, MODEL_NAMES, OWN_MODELS
 from trainer.train_flags import MAX_BATCH, MAX_IMAGE_SIZE
 
 if TYPE_CHECKING:
@@ -75,10 +75,7 @@ def configs_of(values: Any) -> list[TrainConfig]:
     for name in names:
         if name not in MODEL_NAMES:
             raise _unknown(name)
-        if values.image_size < least_px(name):
-            fix = f"give --image_size={least_px(name)} or more, or leave {name} out"
-            expected = f"{least_px(name)} or more, which is what {name} can take"
-            raise cli.invalid_flag("image_size", expected=expected, received=values.image_size, fix=fix)
+        check_image_size(values.image_size, name)
     how = TrainConfig(
         organ="",
         tfrecords=Path(),

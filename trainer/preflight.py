@@ -21,7 +21,7 @@ from data_pipeline.manifest import FILE_NAME, SPLITS, Manifest
 from data_pipeline.storage import in_bucket, local_path
 from trainer import run_folder, scratch, seal_check
 from trainer.addresses import find_workers
-from trainer.config import AUTO, MIN_IMAGE_SIZE, TrainConfig, image_too_small
+from trainer.config import AUTO, TrainConfig, check_image_size
 from trainer.model_names import weights_digest
 from trainer.order import TrainOrder
 from trainer.train_flags import config_from_flags
@@ -173,8 +173,7 @@ def check_seal(config: TrainConfig, manifest: Manifest, *, first: bool) -> None:
 def _resolved(config: TrainConfig, manifest: Manifest, where: scratch.Scratch, *, worker: int) -> _Run:
     """`config` with what depends on dataset and machine filled in. Raises `RequestError` for what can't work."""
     size = config.image_size or manifest.image_size
-    if size < MIN_IMAGE_SIZE:
-        raise image_too_small(size)
+    check_image_size(size, config.model)
     precision = config.precision
     if precision == AUTO:
         from trainer.devices import resolve_precision  # only now: it asks TensorFlow which there are

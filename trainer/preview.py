@@ -36,7 +36,8 @@ from trainer.augment_config import (
     define_augment_flags,
     mixing_of,
 )
-from trainer.config import MAX_SEED, MIN_IMAGE_SIZE, image_too_small
+from trainer.config import MAX_SEED, check_image_size
+from trainer.model_names import OWN_MODELS
 from trainer.preflight import chosen_organs
 from trainer.recipe_files import apply_recipe, define_recipe_flag
 from trainer.records import RecordReader
@@ -136,8 +137,7 @@ def main(argv: Sequence[str]) -> None:
         raise cli.invalid_flag("organ", expected="one organ", received=values.organ, fix=fix)
     manifest = Manifest.load(tfrecords / organ)
     image_size = values.image_size or manifest.image_size
-    if image_size < MIN_IMAGE_SIZE:
-        raise image_too_small(image_size)
+    check_image_size(image_size, OWN_MODELS[0])
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     reader = RecordReader(tfrecords / organ, manifest, "train")
     chosen = choose(reader, values.images, seed=values.seed)

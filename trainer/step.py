@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.averaging import decay_at, follow
+from trainer.batch_statistics import agree, statistics_of
 from trainer.dropout import dropped
 from trainer.loss_scale import LossScale
 from trainer.losses import Loss
@@ -60,7 +61,7 @@ def make_train_step(
     moved after `model`. `only` names the weights that change, by default all that may.
     """
     variables = list(model.trainable_variables if only is None else only)
-    answer = _answering(model, optimizer, update)
+    answer, statistics = _answering(model, optimizer, update), statistics_of(model)
 
     def gradients_and_sums(batch: dict[str, Any]) -> tuple[list[Any], Any]:
         with tf.GradientTape() as tape:
@@ -113,6 +114,7 @@ def make_train_step(
     def step(batch: Any, stop: Any) -> Any:
         number = tf.identity(optimizer.iterations)
         sums = scaled_step(batch, stop, scale) if scale else total(strategy.run(on_replica, args=(batch, stop)))
+        agree(strategy, statistics)
         if average is not None:
             follow(strategy, average, model, decay=decay_at(number, update.ema))
         return sums

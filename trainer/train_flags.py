@@ -23,7 +23,6 @@ from trainer.config import (
     DISTRIBUTIONS,
     FOUND,
     MAX_SEED,
-    MIN_IMAGE_SIZE,
     MIRRORED,
     MODEL_NAMES,
     MONITORS,
@@ -31,7 +30,7 @@ from trainer.config import (
     PRECISIONS,
     XLA,
     TrainConfig,
-    image_too_small,
+    check_image_size,
 )
 from trainer.intervals import parse_interval, parse_seconds, parse_steps
 from trainer.learning_config import check_learning_flags, define_learning_flags
@@ -76,7 +75,7 @@ def define_flags() -> None:
     integer(
         "image_size",
         default["image_size"],
-        f"Width and height in pixels, {MIN_IMAGE_SIZE} or more; 0: as stored.",
+        "Width and height in pixels, as many as the network needs; 0: as stored.",
         lower_bound=0,
         upper_bound=MAX_IMAGE_SIZE,
     )
@@ -220,8 +219,8 @@ def _check(values: flags.FlagValues) -> None:
     if values.run and not RUN_NAME.fullmatch(values.run):
         fix = "begin with a letter or digit, leave out slashes, and keep below 80 letters"
         raise invalid_flag("run", expected="a plain name", received=values.run, fix=fix)
-    if 0 < values.image_size < MIN_IMAGE_SIZE:
-        raise image_too_small(values.image_size)
+    if values.image_size:
+        check_image_size(values.image_size, values.model)
     if values.logical_cpus > 1 and values.distribution not in (AUTO, MIRRORED):
         expected = f"0 with --distribution={values.distribution}"
         fix = "leave it out, or give --distribution=mirrored"

@@ -16,8 +16,8 @@ from tests.faults.disks import mounted
 from tests.trainer.conftest import train_command
 from tests.trainer.test_records import copy_of
 from tests.trainer.wrong_requests import flip_bit
-from trainer.config import MIN_IMAGE_SIZE, MODEL_NAMES, TrainConfig
-from trainer.model_names import OWN_MODELS
+from trainer.config import MODEL_NAMES, TrainConfig
+from trainer.model_names import LEAST_PX, OWN_MODELS
 from trainer.models import MODELS, build_model
 from trainer.preflight import check_batch, check_seal, chosen_organs
 from trainer.run_folder import check_same, check_writable, open_run
@@ -205,4 +205,4 @@ def test_organs_are_found_by_name_once_each_and_all_means_those_that_are_sealed(
 def test_the_names_that_flags_know_are_those_of_the_networks_and_ours_take_the_smallest_image() -> None:
     assert set(MODEL_NAMES) == set(MODELS)
     for name in OWN_MODELS:
-        build_model(name, image_size=MIN_IMAGE_SIZE, classes=2)
+        build_model(name, image_size=LEAST_PX, classes=2)

@@ -214,6 +214,7 @@ FLAGS = (
     flag("--flagfile=/proc/nowhere", "/proc/nowhere"),
     flag("stray", "'stray'"),
     flag("--image_size=31", "`--image_size`", "32 or more"),
+    Row("an image too small for a backbone", lambda p: ["--model=InceptionV3"], ("`--image_size`", "75 or more", "32")),
     flag("--tfrecords=/proc/nowhere", "`--tfrecords`", "No such file"),
     flag("--tfrecords=/etc/hostname", "`--tfrecords`", "Not a directory"),
     flag("--tfrecords=/proc/sys", "holds no dataset"),
