@@ -23,6 +23,7 @@ setup(
         "absl-py",
         "google-cloud-storage",
         "google-crc32c",  # TFRecord checksums, in C
+        "h5py",  # files of weights
         "jinja2",  # dataset card and report
         "keras>=3",
         "matplotlib",  # plots in the report

@@ -5,6 +5,7 @@ with strategy.scope():
 learner.served          # the model whose answers count: the average, if there is one
 """
 
+import math
 from dataclasses import dataclass
 
 import keras
@@ -65,6 +66,10 @@ def _optimizer(config: TrainConfig, rate: ScheduledRate, model: keras.Model) -> 
         optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
     else:
         optimizer = keras.optimizers.Adamax(rate, weight_decay=config.weight_decay or None)
-    # Kernels alone shrink, as in T. He et al. 2019, "Bag of tricks for image classification".
-    optimizer.exclude_from_weight_decay(var_list=[one for one in model.trainable_variables if len(one.shape) < 2])
+    optimizer.exclude_from_weight_decay(var_list=[one for one in model.trainable_variables if _is_vector(one)])
     return optimizer
+
+
+def _is_vector(variable: keras.Variable) -> bool:
+    """Biases, gains and scales: kernels alone shrink (T. He et al. 2019, "Bag of tricks for image classification")."""
+    return math.prod(variable.shape) == max(variable.shape, default=1)
