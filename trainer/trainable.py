@@ -72,4 +72,4 @@ def _optimizer(config: TrainConfig, rate: ScheduledRate, model: keras.Model) -> 
 
 def _is_vector(variable: keras.Variable) -> bool:
     """Biases, gains and scales: kernels alone shrink (T. He et al. 2019, "Bag of tricks for image classification")."""
-    return math.prod(variable.shape) == max(variable.shape, default=1)
+    return bool(math.prod(variable.shape) == max(variable.shape, default=1))
