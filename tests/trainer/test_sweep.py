@@ -20,6 +20,7 @@ from tests.trainer.workers import Worker, until
 from tests.trainer.wrong_requests import FOUR_WORKERS, Place, Row, flag, without
 from trainer.sweep_trials import TRIALS
 
+pytestmark = pytest.mark.timeout(600)  # several trainings, one after another, on a machine that may be busy
 NAME = "s"
 RATES = "--search=learning_rate:log:1e-3:1e-2"
 
@@ -56,13 +57,13 @@ def swept(tfrecords: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs of a sweep that was stopped in its first trial and killed in its second."""
     runs = tmp_path_factory.mktemp("runs")
     stopped = Worker("trainer.sweep", *sweep_command(tfrecords, runs))
-    until(lambda: (run_of(runs, 0) / "checkpoints" / "last.json").exists(), 120, "a checkpoint of the first trial")
+    until(lambda: (run_of(runs, 0) / "checkpoints" / "last.json").exists(), 200, "a checkpoint of the first trial")
     stopped.process.send_signal(signal.SIGTERM)
     assert stopped.code(60) == EXIT_PREEMPTED, stopped.errors
     assert not record_of(runs, 0).exists()
 
     killed = Worker("trainer.sweep", *sweep_command(tfrecords, runs))
-    until(lambda: (run_of(runs, 1) / "config.json").exists(), 120, "the second trial")
+    until(lambda: (run_of(runs, 1) / "config.json").exists(), 200, "the second trial")
     killed.process.kill()
     assert killed.code(60) == -signal.SIGKILL
     assert "goes on after step" in killed.errors
