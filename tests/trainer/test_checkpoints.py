@@ -171,7 +171,7 @@ def test_one_of_another_run_is_refused_by_what_differs(tmp_path: Path, other: st
 def test_one_of_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(tmp_path, 1)
     monkeypatch.setattr("trainer.checkpoints.FORMAT", 99)
-    with pytest.raises(RequestError, match=r"format is 3, this program's 99.*To fix it"):
+    with pytest.raises(RequestError, match=r"format is 4, this program's 99.*To fix it"):
         new(tmp_path)[0].restore_last()
 
 
