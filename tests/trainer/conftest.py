@@ -17,7 +17,12 @@ SIZE = 32
 
 @pytest.fixture(autouse=True)
 def _with_two_devices(two_devices: None) -> None:
-    """All tests of the trainer run on the two devices."""
+    """All tests of the trainer run on the two devices.
+
+    Each begins its strategies' collective operations at a number of its own, as TensorFlow's tests do: it would take a
+    network of another size for a member of the group that an earlier test has left.
+    """
+    tf.distribute.MirroredStrategy._collective_key_base += 100_000
 
 
 @pytest.fixture(scope="session")
