@@ -61,6 +61,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.mark.long
 def test_a_backbone_is_fine_tuned_from_a_file_in_two_phases(tfrecords: Path, tmp_path: Path, weights: Path) -> None:
     common = ("--model=MobileNetV2", f"--weights={weights}", f"--image_size={SIZE}", "--batch_size=64")
     phases = ("--freeze_epochs=1", "--fine_tune_rate=0.0001", "--epochs=2", "--keep=best")

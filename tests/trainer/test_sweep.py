@@ -1,12 +1,10 @@
-"""A sweep as real processes: stopped, killed and gone on with, trial by trial, with trials that fail, and refused."""
+"""A sweep as real processes: stopped, killed and gone on with, trial by trial, and with trials that fail."""
 
 import csv
 import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,9 +13,7 @@ from data_pipeline.cli import EXIT_DONE, EXIT_FAULT, EXIT_PREEMPTED, EXIT_REQUES
 from data_pipeline.transfer import upload
 from tests.bucket_server import BUCKET, BucketServer
 from tests.conftest import run_module
-from tests.trainer.witness import NOT_IMPORTED, Witness
 from tests.trainer.workers import Worker, until
-from tests.trainer.wrong_requests import FOUR_WORKERS, Place, Row, flag, without
 from trainer.sweep_trials import TRIALS
 
 pytestmark = pytest.mark.timeout(600)  # several trainings, one after another, on a machine that may be busy
@@ -125,6 +121,7 @@ def test_a_sweep_needs_no_test_scores_and_a_lost_record_is_made_of_the_run_again
     assert rows_in(runs) == before
 
 
+@pytest.mark.long
 def test_more_trials_are_added_to_those_that_are_there(swept: Path, tfrecords: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     shutil.copytree(swept, runs)
@@ -167,6 +164,7 @@ def test_a_trial_alone_leaves_the_table_to_the_last_one(tfrecords: Path, tmp_pat
     assert [row["state"] for row in rows_in(tmp_path)] == ["failed", "failed"]
 
 
+@pytest.mark.long
 def test_a_trial_that_was_refused_is_tried_again_when_what_was_in_its_way_is_gone(
     swept: Path, tfrecords: Path, tmp_path: Path
 ) -> None:
@@ -197,6 +195,7 @@ def test_if_every_trial_was_refused_the_sweep_is(tfrecords: Path, tmp_path: Path
         assert row["error"].endswith("give another --run.")
 
 
+@pytest.mark.long
 def test_a_trial_that_was_killed_has_failed_and_is_tried_again(tfrecords: Path, tmp_path: Path) -> None:
     """As the kernel does for lack of memory."""
     for _ in range(2):
@@ -208,109 +207,6 @@ def test_a_trial_that_was_killed_has_failed_and_is_tried_again(tfrecords: Path, 
         assert sweep.code(60) == EXIT_FAULT, sweep.errors
         assert "Trial 0 of 2" in sweep.errors
         assert "Trial 0 has failed with exit code -9: ended by SIGKILL" in sweep.errors
-
-
-# ── Requests that are wrong ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _in_cluster(place: Place) -> list[str]:
-    place.env["TF_CONFIG"] = FOUR_WORKERS
-    return [RATES]
-
-
-WRONG = (
-    flag("--search=learning_rate", "`--search`", "learning_rate:log:1e-4:1e-2"),
-    flag("--search=lerning_rate:log:1e-4:1e-2", "`--search`", "did you mean learning_rate?"),
-    *(flag(f"--search={name}:choice:a,b", "`--search`", "decides what is learnt") for name in ("organ", "runs", "run")),
-    *(flag(f"--search={name}:choice:loss,accuracy", "`--search`") for name in ("monitor", "trials", "verbosity")),
-    flag("--search=batch_size:choice:16,0", "Trial ", "--batch_size=0", "To fix it: "),
-    flag("--search=batch_size:uniform:16:32", "Trial 0", "--batch_size=", "invalid literal"),
-    flag("--search=image_size:choice:16,17", "Trial 0", "`--image_size`", "32 or more"),
-    flag("--search=epochs:choice:few,many", "Trial 0", "--epochs="),
-    flag("--search=model:choice:seed,huge", "Trial ", "--model=huge"),
-    Row(
-        "too few images for the replicas",
-        lambda place: ["--search=batch_size:choice:2,3", "--logical_cpus=4"],
-        ("Trial 0", "`--batch_size`", "4 or more"),
-    ),
-    Row(
-        "what the recipe says",
-        lambda place: [RATES, "--recipe=fast", "--logical_cpus=100"],  # the default would do: 128 images a batch
-        ("Trial 0", "`--batch_size`", "100 or more"),
-    ),
-    Row(
-        "too few epochs on the first rung",
-        lambda place: [RATES, "--method=halving", "--epochs=30", "--freeze_epochs=4", "--trials=9"],
-        ("Trial 0", "--epochs=4", "`--freeze_epochs`"),
-    ),
-    Row("too many trials", lambda place: ["--search=seed:choice:1,2", "--trials=3"], ("`--trials`", "at most 2")),
-    Row("a trial too many", lambda place: [RATES, "--trials=2", "--trial=2"], ("`--trial`", "0 to 1")),
-    Row("halving by trial", lambda place: [RATES, "--method=halving", "--trial=0"], ("`--trial`", "--method=random")),
-    Row(
-        "halving of epochs",
-        lambda place: ["--search=epochs:integer:1:9", "--method=halving"],
-        ("`--search`", "--method=random"),
-    ),
-    *(
-        Row(text, lambda place, text=text: [RATES, text], says)
-        for text, says in (
-            ("--run=r", ("`--run`", "--sweep")),
-            ("--sweep=a/b", ("`--sweep`", "plain name")),
-            ("--sweep=" + "s" * 61, ("`--sweep`", "60")),
-            ("--trials=0", ("trials",)),
-            ("--method=grid", ("method", "halving")),
-            ("--eta=1", ("eta",)),
-            ("--organ=gland,gland2", ("`--organ`",)),
-            ("--organ=liver", ("`--organ`", "gland")),
-            ("--tfrecords=/proc/nowhere", ("`--tfrecords`",)),
-            ("--num_workers=2", ("`--worker`",)),
-            ("--output=/etc/hostname", ("`--output`", "a folder")),
-            ("--output=s3://lab/x", ("`--output`",)),
-            ("--learning_rat=1", ("learning_rat",)),
-            ("--table_only", ("No trial of", "has ended")),
-            ("stray", ("'stray'",)),
-        )
-    ),
-    Row("no search", lambda place: [], ("Missing: --search",)),
-    Row("several workers", _in_cluster, ("by one process",)),
-    Row("into the dataset", lambda place: [RATES, f"--runs={place.dataset.parent}"], ("`--runs`", "no folder in a")),
-    Row("no training images", without("train"), ("no train records",)),
-)
-
-
-@pytest.fixture(scope="module")
-def witness() -> Iterator[Witness]:
-    with Witness("trainer.preflight", "trainer.sweep_page") as running:
-        yield running
-
-
-@pytest.mark.parametrize("row", WRONG, ids=lambda row: row.name[:60])
-def test_a_wrong_request_is_refused_before_anything_is_trained_or_written(
-    witness: Witness, tmp_path: Path, tfrecords: Path, row: Row
-) -> None:
-    with ExitStack() as stack:
-        place = Place(tmp_path, tfrecords, stack)
-        more = row.make(place)
-        more = [RATES] if more is None else more
-        before = sorted(tmp_path.rglob("*"))
-        where = ["--organ=gland", f"--tfrecords={place.tfrecords}", f"--runs={place.runs}"]
-        outcome = witness.run("trainer.sweep", *where, *more, **place.env)
-    assert outcome.code == EXIT_REQUEST, outcome
-    assert outcome.tensorflow == NOT_IMPORTED
-    assert "Traceback" not in outcome.errors
-    for words in ("To fix it: ", *row.says):
-        assert words in outcome.errors, outcome.errors
-    assert not outcome.output
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_a_flag_file_may_hold_all_of_it(witness: Witness, tmp_path: Path, tfrecords: Path) -> None:
-    flag_file = tmp_path / "sweep.flags"
-    lines = [*sweep_command(tfrecords, tmp_path), "--search=batch_size:choice:16,0"]
-    flag_file.write_text("# What to try.\n" + "\n".join(map(str, lines)) + "\n")
-    outcome = witness.run("trainer.sweep", f"--flagfile={flag_file}", "--trials=9")
-    assert outcome.code == EXIT_REQUEST
-    assert "--batch_size=0 --learning_rate=0.00" in outcome.errors
 
 
 # ── What takes longer ────────────────────────────────────────────────────────────────────────────────────────────────
