@@ -94,9 +94,9 @@ def _summary(runs: Sequence[FinishedRun], members: Sequence[FinishedRun], seed: 
         known = [getattr(run, split) for run in members if getattr(run, split).ids]
         scored = [compute_metrics(predictions, members[0].classes) for predictions in known]
         summary[split] = {name: _spread([scores[name] for scores in scored]) for name in METRICS} if scored else None
-    together = _together([run.test for run in members])
-    disjoint = len(set(together.ids)) == len(together.ids)
-    summary["pooled"] = _numbers(together, members[0].classes, seed) if disjoint else None
+    pooled = together([run.test for run in members])
+    disjoint = len(set(pooled.ids)) == len(pooled.ids)
+    summary["pooled"] = _numbers(pooled, members[0].classes, seed) if disjoint else None
     return summary
 
 
@@ -112,7 +112,8 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _together(parts: Sequence[Predictions]) -> Predictions:
+def together(parts: Sequence[Predictions]) -> Predictions:
+    """The predictions of all parts, one after another."""
     return Predictions(
         ids=tuple(name for part in parts for name in part.ids),
         groups=tuple(name for part in parts for name in part.groups),

@@ -19,10 +19,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-import numpy as np
-
+from trainer.comparison import only, together
 from trainer.finished_runs import FinishedRun, read_runs
-from trainer.metrics import Predictions
 from trainer.scores import paired_differences, scores_with_intervals
 
 ORGANS = ("cervix", "lung", "blood_cells", "white_blood_cells")
@@ -129,7 +127,7 @@ def _results(organ: str, work: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         runs = read_runs([str(job.folder) for job in done], folds=True)
         reference = reference or runs
-        found = scores_with_intervals(_together(runs), runs[0].classes, with_areas=False)
+        found = scores_with_intervals(together([run.test for run in runs]), runs[0].classes, with_areas=False)
         metrics = [json.loads((job.folder / "metrics.json").read_text()) for job in done]
         yield (
             row,
@@ -148,32 +146,12 @@ def _results(organ: str, work: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _difference(runs: Sequence[FinishedRun], reference: Sequence[FinishedRun]) -> dict[str, Any] | None:
     """Of the images that both were tested on."""
-    ours, theirs = _together(runs), _together(reference)
-    both = set(ours.ids) & set(theirs.ids)
+    ours, theirs = together([run.test for run in runs]), together([run.test for run in reference])
+    both = frozenset(ours.ids) & frozenset(theirs.ids)
     if not both:
         return None
-    parts = [_only(part, both) for part in (ours, theirs)]
+    parts = [only(part, both) for part in (ours, theirs)]
     return {"n": len(both)} | paired_differences(*parts, runs[0].classes, metrics=SHOWN[:2])
-
-
-def _together(runs: Sequence[FinishedRun]) -> Predictions:
-    tests = [run.test for run in runs]
-    return Predictions(
-        ids=tuple(name for test in tests for name in test.ids),
-        groups=tuple(name for test in tests for name in test.groups),
-        labels=np.concatenate([test.labels for test in tests]),
-        probabilities=np.concatenate([test.probabilities for test in tests]),
-    )
-
-
-def _only(predictions: Predictions, ids: set[str]) -> Predictions:
-    rows = [row for row, name in enumerate(predictions.ids) if name in ids]
-    return Predictions(
-        ids=tuple(predictions.ids[row] for row in rows),
-        groups=tuple(predictions.groups[row] for row in rows),
-        labels=predictions.labels[rows],
-        probabilities=predictions.probabilities[rows],
-    )
 
 
 def _tables(results: Mapping[str, Mapping[str, dict[str, Any]]]) -> Iterator[str]:
