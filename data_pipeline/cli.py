@@ -14,7 +14,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from absl import app, flags
@@ -66,6 +66,24 @@ class Preempted(BaseException):
 def invalid_flag(name: str, *, expected: str, received: object, fix: str) -> RequestError:
     """The one form in which a wrong flag is reported."""
     return RequestError(f"Invalid value for `--{name}`. Expected {expected}. Received: {received!r}. To fix it: {fix}")
+
+
+def chosen(names: Sequence[str], folders: Mapping[str, bool], *, place: str) -> list[str]:
+    """The datasets that `--organ` names, each once; `folders` are those of `place`, and whether each is sealed.
+
+    Raises `RequestError` if one isn't there.
+    """
+    there = [name for name, sealed in folders.items() if sealed and not name.startswith(".")]
+    if not there and not any(name in folders for name in names):
+        raise RequestError(f"{place} holds no dataset. To fix it: run python -m data_pipeline first.")
+    if list(names) == ["all"]:
+        return there
+    for name in names or [""]:
+        if name not in folders:  # one that is there without a manifest is told what it lacks, later
+            expected = f"one of {', '.join(there)}, a list of them, or all"
+            fix = "name an organ that is there, or convert its images with python -m data_pipeline"
+            raise invalid_flag("organ", expected=expected, received=name, fix=fix)
+    return list(dict.fromkeys(names))
 
 
 def stop_on_sigterm() -> None:

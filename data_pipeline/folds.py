@@ -26,7 +26,6 @@ Exit codes: 0 done, 2 the request is wrong, 75 stopped by SIGTERM (run it again)
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
@@ -34,7 +33,7 @@ from data_pipeline import cli
 from data_pipeline.existing import SHOWN_DIFFERENCES, damage
 from data_pipeline.fold_dataset import INHERITED, FoldRequest, fold_name, write_fold
 from data_pipeline.fold_split import split_into_folds
-from data_pipeline.manifest import FILE_NAME, DatasetError, Manifest, is_dataset
+from data_pipeline.manifest import DatasetError, Manifest, datasets_in, is_dataset
 from data_pipeline.parallel import available_cpus, keeping_workers
 from data_pipeline.pool import read_pool
 from data_pipeline.seal import restore_after_crash
@@ -83,28 +82,8 @@ def requests_from_flags(values: flags.FlagValues) -> list[FoldRequest]:
             workers=values.workers,
             overwrite=values.overwrite,
         )
-        for organ in _chosen(values.organ, tfrecords)
+        for organ in cli.chosen(values.organ, datasets_in(tfrecords), place=str(tfrecords))
     ]
-
-
-def _chosen(names: Sequence[str], tfrecords: Path) -> list[str]:
-    """The datasets to cut, each once. Raises `RequestError` if one isn't there."""
-    try:
-        folders = {path.name: (path / FILE_NAME).exists() for path in sorted(tfrecords.iterdir()) if path.is_dir()}
-    except OSError as error:
-        fix = f"name the folder that python -m data_pipeline has written to ({error.strerror})"
-        raise cli.invalid_flag("tfrecords", expected="a folder", received=str(tfrecords), fix=fix) from error
-    there = [name for name, sealed in folders.items() if sealed and not name.startswith(".")]
-    if not there and not any(name in folders for name in names):
-        raise cli.RequestError(f"{tfrecords} holds no dataset. To fix it: run python -m data_pipeline first.")
-    if list(names) == ["all"]:
-        return there
-    for name in names or [""]:
-        if name not in folders:  # one that is there without a manifest is told what it lacks, later
-            expected = f"one of {', '.join(there)}, a list of them, or all"
-            fix = "name an organ that is there, or convert its images with python -m data_pipeline"
-            raise cli.invalid_flag("organ", expected=expected, received=name, fix=fix)
-    return list(dict.fromkeys(names))
 
 
 def cut(request: FoldRequest) -> list[Manifest]:

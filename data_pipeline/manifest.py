@@ -18,14 +18,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.cli import RequestError
+from data_pipeline.cli import RequestError, invalid_flag
 
 FILE_NAME = "manifest.json"
 FORMAT = "cytotrain-dataset"
 VERSION = 2
 SPLITS = ("train", "validation", "test")
-QUARANTINE_NAME = "quarantine.csv"
-NEAR_NAME = "near_duplicates.csv"
+QUARANTINE_NAME, NEAR_NAME = "quarantine.csv", "near_duplicates.csv"
 
 
 class DatasetError(RequestError):
@@ -290,3 +289,12 @@ def read_near_pairs(folder: Path) -> list[tuple[str, str]]:
 
 def _canonical(values: dict[str, Any]) -> bytes:
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def datasets_in(tfrecords: Path) -> dict[str, bool]:
+    """The folders there, and whether each holds a sealed dataset. Raises `RequestError`."""
+    try:
+        return {path.name: (path / FILE_NAME).exists() for path in sorted(tfrecords.iterdir()) if path.is_dir()}
+    except OSError as error:
+        fix = f"name the folder that python -m data_pipeline has written to ({error.strerror})"
+        raise invalid_flag("tfrecords", expected="a folder", received=str(tfrecords), fix=fix) from error

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from data_pipeline import cli
-from data_pipeline.manifest import FILE_NAME, SPLITS, Manifest
+from data_pipeline.manifest import SPLITS, Manifest, datasets_in
 from data_pipeline.storage import in_bucket, local_path
 from trainer import run_folder, scratch, seal_check
 from trainer.addresses import find_workers
@@ -83,27 +83,8 @@ def _datasets(values: flags.FlagValues) -> "Path | BucketDatasets":
 
 def chosen_organs(names: Sequence[str], datasets: "Path | BucketDatasets") -> list[str]:
     """The datasets to train on, each once. Raises `RequestError` if one isn't there."""
-    folders = _organs_of(datasets) if isinstance(datasets, Path) else datasets.organs()
-    there = [name for name, sealed in folders.items() if sealed and not name.startswith(".")]
-    if not there and not any(name in folders for name in names):
-        raise cli.RequestError(f"{datasets} holds no dataset. To fix it: run python -m data_pipeline first.")
-    if list(names) == ["all"]:
-        return there
-    for name in names or [""]:
-        if name not in folders:  # one that is there without a manifest is told what it lacks, later
-            expected = f"one of {', '.join(there)}, a list of them, or all"
-            fix = "name an organ that is there, or convert its images with python -m data_pipeline"
-            raise cli.invalid_flag("organ", expected=expected, received=name, fix=fix)
-    return list(dict.fromkeys(names))
-
-
-def _organs_of(tfrecords: Path) -> dict[str, bool]:
-    """The folders there, and whether each holds a sealed dataset. Raises `RequestError`."""
-    try:
-        return {path.name: (path / FILE_NAME).exists() for path in sorted(tfrecords.iterdir()) if path.is_dir()}
-    except OSError as error:
-        fix = f"name the folder that python -m data_pipeline has written to ({error.strerror})"
-        raise cli.invalid_flag("tfrecords", expected="a folder", received=str(tfrecords), fix=fix) from error
+    folders = datasets_in(datasets) if isinstance(datasets, Path) else datasets.organs()
+    return cli.chosen(names, folders, place=str(datasets))
 
 
 def checked_manifest(datasets: "Path | BucketDatasets", organ: str) -> Manifest:
