@@ -151,6 +151,8 @@ def _train_epoch(job: TrainJob, batches: Any, calls: StepCalls, saver: Saver, pr
     started, before, waiting = time.monotonic(), progress, 0.0
     with _progress_bar(job, epoch, steps - (end - progress.step)) as bar:
         while progress.step < end:  # it is the end already if the run was stopped during validation
+            if job.layout.alone and job.stop.is_set():  # the next batch may be long in coming
+                raise saver.stopped(progress)
             job.watchdog.beat("step", f"{progress.step + 1} of epoch {epoch + 1}", compiles=True)
             with job.profile.step(progress.step + 1):
                 rows = _next_steps(job, batches, calls, saver, progress, end=end)
@@ -171,7 +173,7 @@ def _train_epoch(job: TrainJob, batches: Any, calls: StepCalls, saver: Saver, pr
             _show(bar, sums, pace, len(rows))
             if progress.step == end:
                 break  # the end of the epoch saves by itself, after validation
-            if rows[-1][3] or (job.layout.alone and job.stop.is_set()):  # alone, there is no need for one step more
+            if rows[-1][3]:
                 raise saver.stopped(progress)
             if not job.stop.is_set():  # several workers stop after the next step, and save then
                 saver.after_step(progress)

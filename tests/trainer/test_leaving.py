@@ -28,11 +28,10 @@ from trainer.preemption import StopSignal
 from trainer.records import RecordReader
 
 class Slow(RecordReader):
-    quick = 10**6
+    quick = None
 
     def read(self, indices):
-        self.quick -= 1
-        if self.quick < 0:
+        if self.quick is not None and not set(indices.tolist()) <= self.quick:
             time.sleep(30)
         return super().read(indices)
 
@@ -48,7 +47,7 @@ def main(argv):
     job = job_of((folder, Manifest.load(folder)), target, stop)
 
     def validate():
-        reader.quick = 6
+        reader.quick = set(range(32))
         step = make_evaluation_step(job.strategy, job.model)
         told = []
         def before_batch():
@@ -58,8 +57,8 @@ def main(argv):
         predict_split(job.strategy, step, reader, **how)
 
     if place == "step":
-        reader.quick = 6
         job = replace(job, order=TrainOrder(len(reader), 16, seed=0))
+        reader.quick = set(job.order.batch(0)[1].tolist())
         first = job.stop.is_set
         seen = []
         def is_set():
