@@ -52,8 +52,10 @@ class Bin:
 def fit_temperature(logits: NDArray[Any], labels: NDArray[np.int64]) -> TemperatureFit:
     """The temperature with the least negative log likelihood; logits or log-probabilities `[n, classes]`.
 
-    The likelihood has one optimum between `LOWEST` and `HIGHEST`, since it is concave in the temperature's inverse. If
-    there are few examples, or no mistake among them, they don't say how sure is too sure, and the temperature is 1.
+    The likelihood has one optimum between `LOWEST` and `HIGHEST`, since it is concave in the temperature's inverse. Few
+    examples don't say how sure is too sure, and the temperature is 1. Nor do those without a mistake, which any
+    sharpening would suit: of n of them, 1 / (n + 2) of each is then taken for a mistake, for its second choice (the
+    targets of J. Platt 1999, "Probabilistic outputs for support vector machines").
     Raises `ValueError` for shapes that don't fit or values that are NaN.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or np.isnan(logits).any():
@@ -64,19 +66,24 @@ def fit_temperature(logits: NDArray[Any], labels: NDArray[np.int64]) -> Temperat
     if len(labels) < FEWEST_EXAMPLES:
         return TemperatureFit(1.0, f"{len(labels)} examples are too few to fit a temperature, {FEWEST_EXAMPLES} aren't")
     scores = _scores(logits)
-    if logits.shape[1] < 2 or bool((np.argmax(scores, axis=1) == labels).all()):
-        return TemperatureFit(1.0, "the model makes no mistake on these examples, so they can't show it to be too sure")
+    if logits.shape[1] < 2:
+        return TemperatureFit(1.0, "with one class there is nothing to be unsure of")
     rows = np.arange(len(labels))
+    faultless = bool((np.argmax(scores, axis=1) == labels).all())
+    doubt = 1 / (len(labels) + 2) if faultless else 0.0
+    second = np.argsort(scores, axis=1)[:, -2]
 
     def loss(log_temperature: float) -> float:
-        return -float(log_softmax(scores / np.exp(log_temperature), axis=1)[rows, labels].mean())
+        logs = log_softmax(scores / np.exp(log_temperature), axis=1)
+        return -float(((1 - doubt) * logs[rows, labels] + doubt * logs[rows, second]).mean())
 
     found = minimize_scalar(loss, bounds=(np.log(LOWEST), np.log(HIGHEST)), method="bounded", options={"xatol": 1e-7})
     temperature = round(float(np.exp(found.x)), 4)
     for bound in (LOWEST, HIGHEST):
         if abs(temperature / bound - 1) < 1e-3:
             return TemperatureFit(bound, f"the best temperature lies beyond {bound:g}, the last one looked at")
-    return TemperatureFit(temperature)
+    why = "the model makes no mistake on these examples: it is made as sure as so many right answers allow"
+    return TemperatureFit(temperature, why if faultless else "")
 
 
 def apply_temperature(logits: NDArray[Any], temperature: float) -> NDArray[np.float32]:

@@ -73,10 +73,14 @@ def test_one_temperature_is_the_very_same_predictions() -> None:
     assert calibrated(predictions, 1.0) is predictions
 
 
-def test_without_a_mistake_the_temperature_is_one_and_says_why() -> None:
-    labels = np.arange(100) % 5
-    fit = fit_temperature(10.0 * np.eye(5)[labels], labels)
-    assert fit.temperature == 1.0
+@pytest.mark.parametrize("scale", [0.8, 3.0, 10.0])  # of logits: a model that is too modest, and two too sure
+@pytest.mark.parametrize("n", [30, 98])
+def test_without_a_mistake_it_is_as_sure_as_that_many_right_answers_make_it(scale: float, n: int) -> None:
+    labels = np.arange(n) % 2
+    fit = fit_temperature(scale * np.eye(2)[labels], labels)
+    # Laplace's rule of succession: n of n were right, so the next one is with (n + 1) / (n + 2)
+    confidence = apply_temperature(scale * np.eye(2)[labels], fit.temperature).max(axis=1)
+    assert confidence == pytest.approx((n + 1) / (n + 2), abs=2e-4)
     assert "no mistake" in fit.reason
 
 
