@@ -65,7 +65,7 @@ ON_NAN = ("fail", "rollback")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(AugmentFlags, LearningFlags):
-    """All that decides a run. `image_size` 0 means as stored, `patience` 0 never to stop early.
+    """All that decides a run. `image_size` 0 means as stored, `patience` 0 never to stop early, `image_budget` 0 none.
 
     `tfrecords` and `runs` are folders of this machine. Where they stand for folders of a bucket, `tfrecords_address`
     and `runs_address` say which; otherwise these are empty. `weights_sha256` is that of the file `weights`. Times and
@@ -79,6 +79,7 @@ class TrainConfig(AugmentFlags, LearningFlags):
     recipe: str = ""
     model: str = "seed"
     epochs: int = 30
+    image_budget: int = 0
     batch_size: int = 128
     clip_norm: float = 0.0
     accumulate: int = 1
@@ -117,6 +118,10 @@ class TrainConfig(AugmentFlags, LearningFlags):
     @property
     def dataset_folder(self) -> Path:
         return self.tfrecords / self.organ
+
+    def epochs_on(self, records: int) -> int:
+        """How many epochs a training split of so many records gets."""
+        return min(self.epochs, max(1, self.image_budget // records)) if self.image_budget else self.epochs
 
     def run_folder(self, fingerprint: str) -> Path:
         """Where the run on the dataset of this fingerprint is."""

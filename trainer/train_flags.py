@@ -40,7 +40,7 @@ from trainer.sizes import parse_bytes
 
 # Far beyond any use, and far below where numbers of steps or sizes of arrays overflow.
 MAX_COUNT, MAX_BATCH, MAX_IMAGE_SIZE, MAX_LOGICAL_CPUS, MAX_WORKERS = 10**6, 2**20, 2**13, 256, 10**4
-MAX_STEPS_PER_CALL = 10**4
+MAX_STEPS_PER_CALL, MAX_IMAGES = 10**4, 10**12
 HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,200}[A-Za-z0-9])?")
 RUN_NAME = re.compile(r"\w[\w .=+@,-]{0,79}")  # four bytes a letter still make a file name
 
@@ -61,6 +61,8 @@ def define_flags() -> None:
     string("run", default["run"], "Name of the run. By default made from settings and data: the same command resumes.")
     choice("model", default["model"], list(MODEL_NAMES), "The network, see trainer/models.py.")
     integer("epochs", default["epochs"], "How often each training image is seen.", lower_bound=1, upper_bound=MAX_COUNT)
+    budget = "Fewer epochs than --epochs on a large data set, so that no more images than this are seen; 0: no limit."
+    integer("image_budget", default["image_budget"], budget, lower_bound=0, upper_bound=MAX_IMAGES)
     integer(
         "batch_size",
         default["batch_size"],

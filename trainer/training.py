@@ -94,12 +94,14 @@ def _train_and_test(
 ) -> None:
     cli.say(f"{config.organ}: {_sizes(manifest)}; {cluster.describe(strategy)}, {config.precision}")
 
+    asked, config = config, _within_budget(config, manifest)
+
     # ── Model, optimizer, and where the run stood ────────────────────────────────────────────────────────────────
     with stop.at_once() if cluster.layout_of(strategy).alone else nullcontext():  # nothing is new yet
         with strategy.scope():
             steps = TrainOrder(manifest.splits["train"].records, config.batch_size, config.seed).steps_per_epoch
             learner = trainable(config, classes=len(manifest.classes), steps_per_epoch=steps)
-        identity = Identity(manifest.fingerprint, config.settings())
+        identity = Identity(manifest.fingerprint, asked.settings())
         checkpoints = Checkpoints(
             folder / CHECKPOINTS, learner.model, learner.optimizer, identity, uploads, average=learner.average
         )
@@ -124,7 +126,19 @@ def _train_and_test(
     # ── Export the best epoch, then test what was exported: the numbers are those of the file that is served ─────
     with stop.at_once():
         checkpoints.restore_best(progress)
-        test_and_report(config, manifest, folder, strategy, learner.served, progress)
+        test_and_report(asked, manifest, folder, strategy, learner.served, progress)
+
+
+def _within_budget(config: TrainConfig, manifest: Manifest) -> TrainConfig:
+    """With the epochs that the training split gets. Raises `RequestError` if none is left after the frozen ones."""
+    records = manifest.splits["train"].records
+    epochs = config.epochs_on(records)
+    if epochs < config.epochs:
+        cli.say(f"{config.organ}: {epochs} of {config.epochs} epochs, for --image_budget={config.image_budget}")
+    if config.freeze_epochs and config.freeze_epochs >= epochs:
+        expected, fix = f"less than the {epochs} epochs that {records} images get", "give a larger --image_budget"
+        raise cli.invalid_flag("freeze_epochs", expected=expected, received=config.freeze_epochs, fix=fix)
+    return replace(config, epochs=epochs)
 
 
 def _job(

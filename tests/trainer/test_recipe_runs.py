@@ -8,9 +8,11 @@ import keras
 import numpy as np
 import pytest
 
+from data_pipeline.manifest import Manifest
 from data_pipeline.storage import file_sha256
 from tests.conftest import run_module
 from tests.trainer.conftest import SIZE, train_command
+from trainer.config import TrainConfig
 from trainer.models import build_model
 from trainer.recipe_files import recipe_settings
 from trainer.residual import StandardizedConv2D
@@ -29,13 +31,14 @@ def run_of(tfrecords: Path, runs: Path, *arguments: object) -> tuple[Path, dict[
 @pytest.fixture(scope="module")
 def by_recipe(tfrecords: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     runs = tmp_path_factory.mktemp("by-recipe")
-    return run_of(tfrecords, runs, "--recipe=fast", *TINY)
+    budget = int(2.9 * Manifest.load(tfrecords / "gland").splits["train"].records)
+    return run_of(tfrecords, runs, "--recipe=fast", *TINY, "--epochs=9", f"--image_budget={budget}")
 
 
 def test_a_run_has_the_settings_of_its_recipe(by_recipe: tuple[Path, dict[str, Any]]) -> None:
     folder, settings = by_recipe
-    asked = {"image_size": SIZE, "epochs": 2, "batch_size": 32}
-    expected = recipe_settings("fast", settings) | asked
+    asked = {"image_size": SIZE, "epochs": 9, "batch_size": 32}
+    expected = recipe_settings("fast", settings) | asked | {"image_budget": settings["image_budget"]}
     assert {name: settings[name] for name in expected if name != "precision"} == {
         name: value for name, value in expected.items() if name != "precision"
     }
@@ -45,11 +48,31 @@ def test_a_run_has_the_settings_of_its_recipe(by_recipe: tuple[Path, dict[str, A
     assert "the last one, as was asked for" in (folder / "report.html").read_text()
 
 
+def test_a_run_has_as_many_epochs_as_its_budget_allows_and_the_rate_falls_over_these(
+    by_recipe: tuple[Path, dict[str, Any]],
+) -> None:
+    rates = [row["learning_rate"] for row in json.loads((by_recipe[0] / "metrics.json").read_text())["history"]]
+    assert len(rates) == 2
+    assert rates[-1] < 0.1 * max(rates)
+
+
+@pytest.mark.parametrize(("budget", "records", "epochs"), [(0, 9, 30), (500, 9, 30), (100, 9, 11), (5, 9, 1)])
+def test_a_budget_of_images_is_kept_but_for_one_epoch(budget: int, records: int, epochs: int) -> None:
+    config = TrainConfig(organ="gland", tfrecords=Path(), runs=Path(), epochs=30, image_budget=budget)
+    assert config.epochs_on(records) == epochs
+
+
+def test_a_budget_that_leaves_nothing_after_the_frozen_epochs_is_refused(tfrecords: Path, tmp_path: Path) -> None:
+    more = ("--epochs=9", "--freeze_epochs=2", "--image_budget=1")
+    done = run_module("trainer", *train_command(tfrecords, tmp_path, *TINY, *more))
+    assert done.returncode == 2
+    assert "Expected less than the 1 epochs that" in done.stderr
+    assert "--image_budget" in done.stderr
+
+
 def test_what_is_exported_is_of_keras_own_layers(by_recipe: tuple[Path, dict[str, Any]]) -> None:
     model = keras.saving.load_model(by_recipe[0] / "model.keras")
     assert not any(isinstance(layer, StandardizedConv2D) for layer in model.layers)
-    rates = [row["learning_rate"] for row in json.loads((by_recipe[0] / "metrics.json").read_text())["history"]]
-    assert rates[-1] < 0.1 * max(rates)
 
 
 @pytest.fixture(scope="module")

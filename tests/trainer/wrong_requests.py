@@ -123,6 +123,7 @@ def _in_cluster(text: str, *more: str) -> Make:
 INTEGERS = (
     "steps_per_call",
     "epochs",
+    "image_budget",
     "batch_size",
     "accumulate",
     "image_size",
