@@ -13,7 +13,8 @@ different ones are tested on the same images. What remains is cut into train and
    the cuts of its own diagnosis, and the order of the files plays no part.
 2. Where that leaves a diagnosis off its fractions by more than `TOLERANCE`, or missing from a part it could be in,
    single groups are moved or swapped, the most useful first, until no change helps. A result that is still off is
-   shaken: a large group is put elsewhere and the others arrange themselves around it, as long as that helps.
+   shaken: a large group is put elsewhere and the others, smaller ones first, arrange themselves around it, as long as
+   that helps.
 """
 
 import hashlib
@@ -176,16 +177,21 @@ class _Balance:
                 break
 
     def shaken(self) -> Iterator[Self]:
-        """This assignment with one of the largest groups fixed elsewhere and the others repaired around it."""
-        largest = np.argsort(-self._shares.max(axis=1), kind="stable")[:SHAKEN_GROUPS]
+        """This assignment with one of the largest groups fixed elsewhere and the others repaired around it.
+
+        Groups as large as that one stay at first: the best single move would be to let one of them take its place.
+        """
+        sizes = self._shares.max(axis=1)
+        largest = np.argsort(-sizes, kind="stable")[:SHAKEN_GROUPS]
         for group in largest.tolist():
             for goal in range(len(self._target)):
                 if goal != self.assignment[group] and self._target[goal] > 0:
                     other = copy(self)
                     other.assignment, other._held = self.assignment.copy(), self._held.copy()
-                    other._fixed = np.arange(len(self.assignment)) == group
                     other._move(group, int(self.assignment[group]), goal)
-                    other.repair()
+                    for fixed in (sizes >= sizes[group], np.arange(len(sizes)) == group):
+                        other._fixed = fixed
+                        other.repair()
                     yield other
 
     def cost(self) -> float:
