@@ -107,7 +107,14 @@ def too_high_in_the_second_epoch(dataset: Dataset, folder: Path, stop: StopSigna
     return job
 
 
-@pytest.mark.parametrize("stops", [[1] * 20, [7, 1, 3, 1], [9, 2, 4]])
+@pytest.mark.parametrize(
+    "stops",
+    [
+        pytest.param([1] * 20, marks=pytest.mark.long),
+        [7, 1, 3, 1],
+        pytest.param([9, 2, 4], marks=pytest.mark.long),
+    ],
+)
 def test_with_interruptions_rollbacks_end_bit_identical(dataset: Dataset, tmp_path: Path, stops: list[int]) -> None:
     whole = too_high_in_the_second_epoch(dataset, tmp_path / "whole", StopSignal())
     end = train(whole, Progress())

@@ -31,7 +31,13 @@ for step in range(progress.step + 1, 10**6):
 """
 
 
-@pytest.mark.parametrize("signals", [[signal.SIGKILL], [signal.SIGTERM, signal.SIGTERM, signal.SIGKILL]])
+@pytest.mark.parametrize(
+    "signals",
+    [
+        pytest.param([signal.SIGKILL], marks=pytest.mark.long),
+        [signal.SIGTERM, signal.SIGTERM, signal.SIGKILL],
+    ],
+)
 def test_killed_while_it_saves_nothing_published_is_lost(tmp_path: Path, signals: list[signal.Signals]) -> None:
     """Several times over; SIGTERM, even a second one, doesn't disturb a save."""
     published = 0

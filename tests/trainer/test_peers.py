@@ -216,7 +216,7 @@ def test_a_killed_worker_ends_all_others_at_once_and_is_named(three: Team, lost:
         assert "Traceback" not in worker.errors
 
 
-@pytest.mark.parametrize("lost", [0, 2])
+@pytest.mark.parametrize("lost", [0, pytest.param(2, marks=pytest.mark.long)])
 def test_a_stopped_worker_ends_all_others_within_a_minute_and_is_named(three: Team, lost: int) -> None:
     workers = three.start_all()
     stopped_at = time.monotonic()
@@ -229,6 +229,7 @@ def test_a_stopped_worker_ends_all_others_within_a_minute_and_is_named(three: Te
         assert f"Worker {lost} ({three.addresses[lost]}) was lost: nothing was heard of it for 30 s" in worker.errors
 
 
+@pytest.mark.long
 def test_a_worker_that_was_stopped_itself_accuses_nobody(two: Team) -> None:
     """As long as the others still bear it."""
     workers = two.start_all()

@@ -160,7 +160,7 @@ def test_interrupted_by_sigterm_and_sigkill_it_ends_bit_identical(
     assert _weights(finished_run) == _weights(folder)
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("signal_number", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL])
 def test_stopped_while_it_is_exported_and_tested_it_ends_as_if_it_was_not(
     finished_run: Path, tfrecords: Path, tmp_path: Path, signal_number: signal.Signals
 ) -> None:
@@ -263,6 +263,7 @@ def test_patience_stops_early_and_the_best_epoch_is_tested(tfrecords: Path, tmp_
     assert _weights(tmp_path / "gland" / "r") == best != newest
 
 
+@pytest.mark.long
 def test_in_float16_augmented_in_the_step_and_profiled_it_ends_as_any_run(tfrecords: Path, tmp_path: Path) -> None:
     more = ("--precision=float16", "--augment_on=device", "--profile_steps=2,3", "--epochs=1")
     done = run_module("trainer", *train_command(tfrecords, tmp_path, "--mixup=0.2", *more))

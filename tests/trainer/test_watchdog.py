@@ -70,6 +70,7 @@ def test_the_first_one_of_its_kind_may_compile_for_ten_times_as_long() -> None:
     assert "Stuck in step 1 for" in done.stderr
 
 
+@pytest.mark.long
 def test_with_a_timeout_of_zero_it_waits_for_ever() -> None:
     with subprocess.Popen([sys.executable, "-c", STUCK.format(timeout=0.0, compiles=False)], cwd=ROOT) as process:
         with pytest.raises(subprocess.TimeoutExpired):
