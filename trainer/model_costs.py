@@ -21,6 +21,7 @@ from keras import layers
 from trainer.advice import Rate
 from trainer.config import TrainConfig
 from trainer.input_stages import TICKS, rate_of
+from trainer.model_ends import EACH_ITS_OWN
 from trainer.models import logits_of
 from trainer.step import make_train_step
 from trainer.trainable import trainable
@@ -72,6 +73,8 @@ def flops_of(model: keras.Model) -> int:
 
 
 def _flops(layer: keras.Layer) -> int:
+    if isinstance(layer, layers.EinsumDense) and layer.equation == EACH_ITS_OWN:
+        return int(2 * prod(layer.kernel.shape))
     if isinstance(layer, layers.SeparableConv2D):
         kernels = [layer.depthwise_kernel, layer.pointwise_kernel]
     elif isinstance(layer, layers.Conv2D | layers.DepthwiseConv2D | layers.Dense):

@@ -2,6 +2,7 @@
 
 image = image_input(image_size)
 model = ended(image, features, classes, name="residual")    # features: [batch, numbers]
+head_of(model)                                              # from those features to the logits
 """
 
 from typing import Any
@@ -11,16 +12,33 @@ from keras import layers
 
 from trainer.model_names import LOGITS
 
+EACH_ITS_OWN = "bmf,mfc->bmc"  # of batch, members, features and classes
+FEATURES = "features"  # the layer whose input are those of all members, where there are several
+
 
 def image_input(image_size: int) -> Any:
     """`[batch, image_size, image_size, 3] float32`."""
     return layers.Input([image_size, image_size, 3], name="image")
 
 
-def ended(image: Any, features: Any, classes: int, *, name: str) -> keras.Model:
+def ended(image: Any, features: Any, classes: int, *, name: str, members: int = 1) -> keras.Model:
     """The network from `image` to probabilities, by way of a layer `logits`.
 
-    Both are computed in float32, whatever the precision of the layers before.
+    Both are computed in float32, whatever the precision of the layers before. Of several `members` each answers from
+    its own equal part of the features, and the logits are the mean of their log-probabilities.
     """
-    logits = layers.Dense(classes, dtype="float32", name=LOGITS)(features)
+    if members == 1:
+        logits = layers.Dense(classes, dtype="float32", name=LOGITS)(features)
+    else:
+        apart = layers.Reshape([members, features.shape[1] // members], name=FEATURES)(features)
+        answers = layers.EinsumDense(EACH_ITS_OWN, [members, classes], bias_axes="mc", dtype="float32")(apart)
+        logs = layers.Activation("log_softmax", dtype="float32")(answers)
+        logits = layers.GlobalAveragePooling1D(dtype="float32", name=LOGITS)(logs)
     return keras.Model(image, layers.Softmax(dtype="float32", name="probabilities")(logits), name=name)
+
+
+def head_of(model: keras.Model) -> keras.Model:
+    """From the features `[batch, numbers]` that dropout may leave out to the logits: what is learnt of them last."""
+    names = [layer.name for layer in model.layers]
+    first = model.get_layer(FEATURES if FEATURES in names else LOGITS)
+    return keras.Model(first.input, model.get_layer(LOGITS).output)

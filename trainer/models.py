@@ -39,7 +39,7 @@ from trainer.backbones import backbone
 from trainer.convnext import convnext
 from trainer.model_names import FAMILY_OF
 from trainer.model_names import LOGITS as LOGITS  # the others know it from here
-from trainer.residual import BATCH, GROUPS, LARGE, residual
+from trainer.residual import BATCH, GROUPS, LARGE, WIDE, residual, residual_team
 from trainer.seed_network import seed, seed_pooled
 
 MODELS: dict[str, Callable[[int, int], keras.Model]] = {
@@ -48,6 +48,8 @@ MODELS: dict[str, Callable[[int, int], keras.Model]] = {
     "residual": residual,
     "residual_batch": functools.partial(residual, norm=BATCH),
     "residual_groups": functools.partial(residual, norm=GROUPS),
+    "residual_team": residual_team,
+    "residual_wide": functools.partial(residual, stages=WIDE),
     "residual_large": functools.partial(residual, stages=LARGE),
     "convnext": convnext,
     **{name: functools.partial(backbone, name) for name in FAMILY_OF},

@@ -1,6 +1,7 @@
 """A small residual network for small data sets, by default one that needs no statistics of a batch.
 
     model = residual(image_size=128, classes=7)
+    model = residual_team(image_size=128, classes=7)     # four of them that answer together
     served = baked(model)               # the same function, of Keras's own layers alone
 
 Batch normalisation makes what is learnt from an image depend on those that share its batch, so on batch size, replicas
@@ -40,13 +41,34 @@ class Stage:
     blocks: int
 
 
-SMALL = (Stage(64, 2), Stage(128, 2), Stage(256, 2))
+SMALL = (Stage(32, 2), Stage(64, 2), Stage(128, 2))
+WIDE = (Stage(64, 2), Stage(128, 2), Stage(256, 2))
 LARGE = (Stage(96, 3), Stage(192, 4), Stage(384, 6), Stage(768, 3))
+MEMBERS = 4
 
 
 def residual(image_size: int, classes: int, *, norm: str = WEIGHTS, stages: tuple[Stage, ...] = SMALL) -> keras.Model:
     """The network that standardises its `weights`, or its features by `batch` or by `groups` of channels."""
     image = image_input(image_size)
+    features = layers.GlobalAveragePooling2D()(_feature_map(image, norm, stages))
+    return ended(image, features, classes, name="residual")
+
+
+def residual_team(
+    image_size: int, classes: int, *, members: int = MEMBERS, stages: tuple[Stage, ...] = SMALL
+) -> keras.Model:
+    """So many networks side by side, whose answer is the mean of their log-probabilities, learnt together.
+
+    Each starts from weights of its own and errs in its own way: together they err less, as an ensemble does, and are
+    one model to train, save and serve (A. Dutt, D. Pellerin, G. Quénot 2020, "Coupled ensembles of neural networks").
+    """
+    image = image_input(image_size)
+    maps = layers.Concatenate()([_feature_map(image, WEIGHTS, stages) for _ in range(members)])
+    return ended(image, layers.GlobalAveragePooling2D()(maps), classes, name="residual_team", members=members)
+
+
+def _feature_map(image: Any, norm: str, stages: tuple[Stage, ...]) -> Any:
+    """`[batch, height, width, channels]` of the last stage."""
     x = layers.Rescaling(4.0, offset=-2.0)(image)  # about as wide as the standard normal
     width = stages[0].channels
     x = layers.Conv2D(width // 2, STEM_PX, strides=2, padding="same", kernel_initializer="he_normal")(x)
@@ -57,8 +79,7 @@ def residual(image_size: int, classes: int, *, norm: str = WEIGHTS, stages: tupl
             enters = block == 0 and number > 0
             x = _block(x, stage.channels, norm, variance=variance, enters=enters)
             variance = (1.0 if enters else variance) + BRANCH_SCALE**2
-    features = layers.GlobalAveragePooling2D()(_active(x, norm))
-    return ended(image, features, classes, name="residual")
+    return _active(x, norm)
 
 
 def _block(x: Any, channels: int, norm: str, *, variance: float, enters: bool) -> Any:
