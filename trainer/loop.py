@@ -25,7 +25,7 @@ from trainer.divergence import FAIL, Diverged, WayBack, diverged
 from trainer.input_pipeline import Decoded, Layout, TrainInput, finish_on_device, train_batches
 from trainer.intervals import Interval
 from trainer.loss_scale import LossScale
-from trainer.model_ends import head_of
+from trainer.model_ends import parts_of
 from trainer.order import TrainOrder
 from trainer.pace import Pace
 from trainer.preemption import StopSignal
@@ -122,7 +122,7 @@ class _StepsOfEpochs:
     def __init__(self, job: TrainJob) -> None:
         self._job = job
         self._all = self._steps(None)
-        self._last_layer = self._steps(head_of(job.model).trainable_variables) if job.freeze_epochs else None
+        self._last_layer = self._steps(parts_of(job.model)[1].trainable_variables) if job.freeze_epochs else None
 
     def of(self, epoch: int) -> StepCalls:
         """For the epoch with this number, counted from 0."""

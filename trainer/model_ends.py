@@ -2,7 +2,7 @@
 
 image = image_input(image_size)
 model = ended(image, features, classes, name="residual")    # features: [batch, numbers]
-head_of(model)                                              # from those features to the logits
+body, head = parts_of(model)                                # from images to features, from these to logits
 """
 
 from typing import Any
@@ -37,8 +37,9 @@ def ended(image: Any, features: Any, classes: int, *, name: str, members: int = 
     return keras.Model(image, layers.Softmax(dtype="float32", name="probabilities")(logits), name=name)
 
 
-def head_of(model: keras.Model) -> keras.Model:
-    """From the features `[batch, numbers]` that dropout may leave out to the logits: what is learnt of them last."""
+def parts_of(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """From images to the features `[batch, numbers]` of which dropout may leave some out, and from these to logits."""
     names = [layer.name for layer in model.layers]
     first = model.get_layer(FEATURES if FEATURES in names else LOGITS)
-    return keras.Model(first.input, model.get_layer(LOGITS).output)
+    body, head = (model.inputs[0], first.input), (first.input, model.get_layer(LOGITS).output)
+    return keras.Model(*body), keras.Model(*head)

@@ -18,7 +18,7 @@ from trainer.batch_statistics import agree, statistics_of
 from trainer.dropout import dropped
 from trainer.loss_scale import LossScale
 from trainer.losses import Loss
-from trainer.model_ends import head_of
+from trainer.model_ends import parts_of
 from trainer.models import for_xla, logits_of
 
 
@@ -130,9 +130,8 @@ def _answering(
     if not update.dropout:
         network = for_xla(logits_of(model)) if update.xla else logits_of(model)
         return lambda batch: network(batch["image"], training=True)
-    head = head_of(model)
-    before = keras.Model(model.inputs[0], head.inputs[0])
-    network = for_xla(before) if update.xla else before
+    body, head = parts_of(model)
+    network = for_xla(body) if update.xla else body
 
     def answer(batch: dict[str, Any]) -> Any:
         seen, step = network(batch["image"], training=True), optimizer.iterations

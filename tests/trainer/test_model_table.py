@@ -32,10 +32,18 @@ def test_operations_of_the_seed_cnn_are_those_counted_by_hand() -> None:
     assert flops_of(build_model("seed_pooled", image_size=64, classes=5)) == by_hand + 2 * 256 * 512 + hidden
 
 
-@pytest.mark.parametrize("name", [name for name in OWN_MODELS if name != "residual_large"] + ["MobileNetV2", "VGG16"])
+SIMILAR = ("residual_large", "residual_wide", "residual_team")
+
+
+@pytest.mark.parametrize("name", [name for name in OWN_MODELS if name not in SIMILAR] + ["MobileNetV2", "VGG16"])
 def test_operations_are_those_that_tensorflow_counts_in_the_graph(name: str) -> None:
     model = build_model(name, image_size=40, classes=3)
     assert flops_of(model) == in_the_graph(model)
+
+
+def test_a_team_of_four_does_four_times_the_work_of_one() -> None:
+    team, one = (flops_of(build_model(name, image_size=40, classes=3)) for name in ("residual_team", "residual"))
+    assert team == 4 * one
 
 
 def test_convolutions_apart_from_their_channels_are_counted_too() -> None:

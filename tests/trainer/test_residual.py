@@ -7,8 +7,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from scipy.special import log_softmax, softmax  # type: ignore[import-untyped]
 
-from trainer.residual import NORMS, StandardizedConv2D, baked, residual
+from trainer.gradcam import features_of
+from trainer.model_ends import parts_of
+from trainer.models import logits_of
+from trainer.residual import NORMS, StandardizedConv2D, baked, residual, residual_team
 
 SIZE_PX, CLASSES = 64, 5
 
@@ -24,6 +28,31 @@ def trained_a_little(norm: str) -> keras.Model:
     rng = np.random.default_rng(1)
     model.set_weights([w + 0.05 * rng.random(w.shape, dtype=np.float32) for w in model.get_weights()])
     return model
+
+
+def test_a_team_answers_with_the_mean_of_its_members_log_probabilities() -> None:
+    keras.utils.set_random_seed(0)
+    team = residual_team(SIZE_PX, CLASSES, members=3)
+    maps = next(layer for layer in team.layers if isinstance(layer, keras.layers.Concatenate)).input
+    heads = next(layer for layer in team.layers if isinstance(layer, keras.layers.EinsumDense))
+    kernels, biases = (np.asarray(value) for value in heads.get_weights())
+    features = [np.mean(keras.Model(team.inputs[0], one)(images()), axis=(1, 2)) for one in maps]
+    assert not np.allclose(features[0], features[1])
+    each = [log_softmax(seen @ kernels[m] + biases[m], axis=1) for m, seen in enumerate(features)]
+    assert np.allclose(logits_of(team)(images()), np.mean(each, axis=0), atol=1e-5)
+    assert np.allclose(team(images()), softmax(np.mean(each, axis=0), axis=1), atol=1e-5)
+
+
+def test_a_teams_head_is_its_members_and_what_dropout_leaves_out_is_before_it() -> None:
+    for model, seen in ((residual_team(SIZE_PX, CLASSES, members=3), 3 * 128), (residual(SIZE_PX, CLASSES), 128)):
+        body, head = parts_of(model)
+        assert body.outputs[0].shape == (None, seen)
+        assert [weight.path for weight in head.weights] == [weight.path for weight in model.weights[-2:]]
+        assert np.allclose(head(body(images())), logits_of(model)(images()), atol=1e-5)
+
+
+def test_a_teams_heat_map_is_of_what_all_members_see() -> None:
+    assert features_of(residual_team(SIZE_PX, CLASSES, members=3)).shape[-1] == 3 * 128
 
 
 @pytest.mark.parametrize("norm", ["weights", "groups"])
@@ -53,9 +82,9 @@ def test_features_stay_about_as_large_from_block_to_block() -> None:
     assert 0.1 < min(spreads) < max(spreads) < 4
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", [*NORMS, "team"])
 def test_what_is_served_says_the_same(norm: str) -> None:
-    model = trained_a_little(norm)
+    model = residual_team(SIZE_PX, CLASSES) if norm == "team" else trained_a_little(norm)
     served = baked(model)
     assert np.allclose(model(images()), served(images()), atol=1e-5)
     assert not any(isinstance(layer, StandardizedConv2D) for layer in served.layers)
