@@ -19,6 +19,10 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.calibration import expected_calibration_error
 from trainer.comparison import only, together
 from trainer.finished_runs import FinishedRun, read_runs
 from trainer.scores import paired_differences, scores_with_intervals
@@ -57,6 +61,7 @@ ROWS: Mapping[str, tuple[str, ...]] = {
     "seed_pooled": ("--recipe=strong", "--model=seed_pooled"),
     "convnext": ("--recipe=strong", "--model=convnext"),
 }
+DRAWS = 200
 SHOWN = ("balanced_accuracy", "accuracy", "ece")
 
 
@@ -129,7 +134,8 @@ def _results(organ: str, work: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         runs = read_runs([str(job.folder) for job in done], folds=True)
         reference = reference or runs
-        found = scores_with_intervals(together([run.test for run in runs]), runs[0].classes, with_areas=False)
+        test = together([run.test for run in runs])
+        found = scores_with_intervals(test, runs[0].classes, with_areas=False)
         metrics = [json.loads((job.folder / "metrics.json").read_text()) for job in done]
         yield (
             row,
@@ -138,12 +144,20 @@ def _results(organ: str, work: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 "n": found["n"],
                 **{name: found[name] for name in SHOWN},
                 "intervals": {name: found["intervals"][name] for name in SHOWN},
+                "ece_by_chance": _ece_by_chance(test.confidences),
                 "mean_over_folds": {name: mean(one["test"][name] for one in metrics) for name in SHOWN},
                 "classical": {name: mean(one["baselines"]["classical"][name] for one in metrics) for name in SHOWN[:2]},
                 "difference": _difference(runs, reference) if row != REFERENCE and reference is not runs else None,
                 "minutes": median(sum(row["seconds"] for row in one["history"]) / 60 for one in metrics),
             },
         )
+
+
+def _ece_by_chance(confidences: NDArray[np.floating[Any]]) -> float:
+    """The calibration error that a perfectly calibrated model shows on so few images: bins hold a handful each."""
+    rng = np.random.default_rng(0)
+    drawn = [rng.random(len(confidences)) < confidences for _ in range(DRAWS)]
+    return mean(expected_calibration_error(confidences, right) for right in drawn)
 
 
 def _difference(runs: Sequence[FinishedRun], reference: Sequence[FinishedRun]) -> dict[str, Any] | None:
@@ -160,7 +174,7 @@ def _tables(results: Mapping[str, Mapping[str, dict[str, Any]]]) -> Iterator[str
     """A Markdown table for each organ."""
     for organ, rows in results.items():
         yield f"\n### {organ}\n"
-        yield "| | folds | balanced accuracy | accuracy | calibration error | to strong, balanced | minutes a run |"
+        yield "| | folds | balanced accuracy | accuracy | calibration error (by chance) | to strong, balanced | min |"
         yield "|---|---|---|---|---|---|---|"
         if rows:
             first = next(iter(rows.values()))
@@ -170,7 +184,8 @@ def _tables(results: Mapping[str, Mapping[str, dict[str, Any]]]) -> Iterator[str
             scores = " | ".join(_score(row, key) for key in SHOWN[:2])
             difference = row["difference"] and row["difference"][SHOWN[0]]
             apart = f"{difference['value']:+.3f} ({_interval(difference['interval'])})" if difference else ""
-            yield f"| {name} | {len(row['folds'])} | {scores} | {row['ece']:.3f} | {apart} | {row['minutes']:.1f} |"
+            error = f"{row['ece']:.3f} ({row['ece_by_chance']:.3f})"
+            yield f"| {name} | {len(row['folds'])} | {scores} | {error} | {apart} | {row['minutes']:.1f} |"
 
 
 def _score(row: Mapping[str, Any], key: str) -> str:
