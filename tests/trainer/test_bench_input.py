@@ -17,7 +17,7 @@ from data_pipeline.transfer import upload
 from tests.bucket_server import IN_MEMORY, FaultyBucket
 from tests.conftest import run_module
 from tests.trainer.conftest import SIZE
-from tests.trainer.witness import NOT_IMPORTED, Witness
+from tests.trainer.witness import Witness, assert_refused
 from tests.trainer.wrong_requests import BAD_SHARES, Place, Row, flag, flip_bit, manifest_text, without
 from trainer.augment_config import Augmentation
 from trainer.cluster import layout_of
@@ -73,12 +73,7 @@ def test_a_wrong_request_is_refused_before_tensorflow_is_imported(
         place = Place(tmp_path, tfrecords, stack)
         more = row.make(place) or []
         outcome = witness.run("trainer.bench_input", f"--tfrecords={place.tfrecords}", "--organ=gland", *more)
-    assert outcome.code == EXIT_REQUEST, outcome
-    assert outcome.tensorflow == NOT_IMPORTED
-    assert "Traceback" not in outcome.errors
-    for words in ("To fix it: ", *row.says):
-        assert words in outcome.errors, outcome.errors
-    assert not outcome.output
+    assert_refused(outcome, *row.says)
 
 
 def test_the_command_measures_every_stage_and_ends_with_a_verdict(tfrecords: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from typing import NoReturn, Self
 
+from data_pipeline.cli import EXIT_REQUEST
 from tests.conftest import ROOT
 
 NOT_IMPORTED, IMPORTED, USED = "not imported", "imported", "used"
@@ -32,6 +33,14 @@ class Outcome:
     output: str
     errors: str
     tensorflow: str
+
+
+def assert_refused(outcome: Outcome, *says: str, code: int = EXIT_REQUEST, tensorflow: str = NOT_IMPORTED) -> None:
+    """It ended as a wrong request should: told what is wrong and what to do, and nothing else."""
+    assert (outcome.code, outcome.output, outcome.tensorflow) == (code, "", tensorflow), outcome
+    assert "Traceback" not in outcome.errors
+    for words in (*says, "To fix it: "):
+        assert words in outcome.errors, outcome.errors
 
 
 class Witness:
