@@ -18,7 +18,7 @@ from trainer.model_names import check_weights_file, is_backbone
 
 _, ADAMW = OPTIMIZERS = ("adamax", "adamw")
 _, COSINE = SCHEDULES = ("constant", "cosine")
-_, BALANCED, EFFECTIVE = CLASS_WEIGHTS = ("none", "balanced", "effective")
+_, BALANCED, ROOT, EFFECTIVE = CLASS_WEIGHTS = ("none", "balanced", "root", "effective")
 BEST, LAST = KEPT = ("best", "last")
 MAX_RATE = 10.0
 MAX_EPOCHS = 10**6
@@ -74,7 +74,7 @@ def define_learning_flags() -> None:
         "class_weights",
         default["class_weights"],
         list(CLASS_WEIGHTS),
-        "Have rare classes count as much as others together, or by their effective number of images.",
+        "Have rare classes count as much as others together, as roots of numbers, or by effective numbers.",
     )
     choice(
         "keep",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from trainer.learning_config import BALANCED, EFFECTIVE
+from trainer.learning_config import BALANCED, EFFECTIVE, ROOT
 
 SAMPLES_THAT_OVERLAP = 0.999  # β of Cui et al.: their middle one, for classes of some hundred to some thousand images
 
@@ -45,14 +45,19 @@ class Loss:
 def class_weights(kind: str, counts: Sequence[int]) -> tuple[float, ...]:
     """What each class weighs, for `counts` records in training; their mean over records is 1. `()` for none.
 
-    `balanced`: all classes weigh the same together. `effective`: a class weighs by the effective number of its samples
-    (Y. Cui et al. 2019, "Class-balanced loss based on effective number of samples"), which grows ever more slowly.
-    A class without records weighs nothing.
+    `balanced`: all classes weigh the same together. `root`: as their roots do, as in the square-root sampling of
+    D. Mahajan et al. 2018, "Exploring the limits of weakly supervised pretraining". `effective`: by the effective
+    number of samples, which grows ever more slowly (Y. Cui et al. 2019, "Class-balanced loss based on effective number
+    of samples"). A class without records weighs nothing.
     """
-    if kind not in (BALANCED, EFFECTIVE):
+    if kind not in (BALANCED, ROOT, EFFECTIVE):
         return ()
     records = np.asarray(counts, dtype=np.float64)
     there = records > 0
-    number = records if kind == BALANCED else (1 - SAMPLES_THAT_OVERLAP**records) / (1 - SAMPLES_THAT_OVERLAP)
+    number = {
+        BALANCED: records,
+        ROOT: np.sqrt(records),
+        EFFECTIVE: (1 - SAMPLES_THAT_OVERLAP**records) / (1 - SAMPLES_THAT_OVERLAP),
+    }[kind]
     weights = np.where(there, 1 / np.where(there, number, 1), 0.0)
     return tuple((weights * records.sum() / (weights @ records)).tolist())

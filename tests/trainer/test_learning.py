@@ -71,7 +71,10 @@ def test_smoothing_is_that_of_keras() -> None:
     assert np.allclose(Loss(0.1).of({"label": labels}, tf.constant(logits)), expected, atol=1e-5)
 
 
-@given(st.lists(st.integers(0, 10**5), min_size=1, max_size=8).filter(any), st.sampled_from(["balanced", "effective"]))
+@given(
+    st.lists(st.integers(0, 10**5), min_size=1, max_size=8).filter(any),
+    st.sampled_from(["balanced", "root", "effective"]),
+)
 def test_classes_weigh_one_on_average_over_records(counts: list[int], kind: str) -> None:
     weights = np.array(class_weights(kind, counts))
     assert weights @ counts / sum(counts) == pytest.approx(1)
@@ -81,6 +84,8 @@ def test_classes_weigh_one_on_average_over_records(counts: list[int], kind: str)
 def test_weights_are_those_of_the_papers() -> None:
     balanced = class_weights("balanced", [10, 30, 0])
     assert balanced == pytest.approx((2.0, 2 / 3, 0.0))
+    few, many = class_weights("root", [9, 36])
+    assert few / many == pytest.approx(2)
     few, many = class_weights("effective", [10, 10**6])
     beta = SAMPLES_THAT_OVERLAP
     assert few / many == pytest.approx((1 - beta**10**6) / (1 - beta**10))
