@@ -39,7 +39,7 @@ ROWS: Mapping[str, tuple[str, ...]] = {
     "constant learning rate": ("--recipe=strong", "--schedule=constant", "--warmup=0"),
     "no average of weights": ("--recipe=strong", "--ema=0"),
     "no label smoothing": ("--recipe=strong", "--label_smoothing=0"),
-    "classes weigh as the roots of their numbers": ("--recipe=strong", "--class_weights=root"),
+    "balanced class weights": ("--recipe=strong", "--class_weights=balanced"),
     "no class weights": ("--recipe=strong", "--class_weights=none"),
     "no weight decay": ("--recipe=strong", "--weight_decay=0"),
     "Adamax": ("--recipe=strong", "--optimizer=adamax"),
