@@ -5,8 +5,9 @@ Usage: python -m tests.benchmarks.recipes --tfrecords=DIR --work=DIR [--organs=c
   --tfrecords  datasets that python -m data_pipeline wrote; their test splits stay unopened
   --work       gets the folds, a run for each row, organ and fold, and results.json; what is there is not done again
 
-Each row is a command line of `python -m trainer`, in a process of its own. Scores are those of the parts that were held
-out, all folds together; intervals resample groups. It takes hours: stop it at any time, and give the command again.
+Each row is a command line of `python -m trainer`, in a process of its own. Scores are means over folds of the parts
+that were held out, intervals and calibration error those of all folds together, resampling groups. It takes hours: stop
+it at any time, and give the command again.
 """
 
 import argparse
@@ -191,7 +192,7 @@ def _tables(results: Mapping[str, Mapping[str, dict[str, Any]]]) -> Iterator[str
 
 def _score(row: Mapping[str, Any], key: str) -> str:
     low, high = row["intervals"][key]
-    return f"{row[key]:.3f} ({low:.3f}–{high:.3f})"
+    return f"{row['mean_over_folds'][key]:.3f} ({low:.3f}–{high:.3f})"
 
 
 def _interval(interval: Sequence[float] | None) -> str:
