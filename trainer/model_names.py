@@ -15,7 +15,11 @@ from pathlib import Path
 from data_pipeline.cli import RequestError, invalid_flag
 
 LOGITS = "logits"  # the name of the layer whose answers the loss is computed from
-RESIDUAL = ("residual", "residual_batch", "residual_groups", "residual_team", "residual_wide", "residual_large")
+RESIDUAL = (
+    *("residual", "residual_batch", "residual_groups"),
+    *("residual_team", "residual_batch_team"),
+    *("residual_wide", "residual_large"),
+)
 OWN_MODELS = ("seed", "seed_pooled", *RESIDUAL, "convnext")
 LEAST_PX = 32  # what any network can take
 STORE = "https://storage.googleapis.com/tensorflow/keras-applications/"

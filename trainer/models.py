@@ -49,6 +49,7 @@ MODELS: dict[str, Callable[[int, int], keras.Model]] = {
     "residual_batch": functools.partial(residual, norm=BATCH),
     "residual_groups": functools.partial(residual, norm=GROUPS),
     "residual_team": residual_team,
+    "residual_batch_team": functools.partial(residual_team, norm=BATCH),
     "residual_wide": functools.partial(residual, stages=WIDE),
     "residual_large": functools.partial(residual, stages=LARGE),
     "convnext": convnext,

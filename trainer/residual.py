@@ -55,7 +55,7 @@ def residual(image_size: int, classes: int, *, norm: str = WEIGHTS, stages: tupl
 
 
 def residual_team(
-    image_size: int, classes: int, *, members: int = MEMBERS, stages: tuple[Stage, ...] = SMALL
+    image_size: int, classes: int, *, norm: str = WEIGHTS, members: int = MEMBERS, stages: tuple[Stage, ...] = SMALL
 ) -> keras.Model:
     """So many networks side by side, whose answer is the mean of their log-probabilities, learnt together.
 
@@ -63,7 +63,7 @@ def residual_team(
     one model to train, save and serve (A. Dutt, D. Pellerin, G. Quénot 2020, "Coupled ensembles of neural networks").
     """
     image = image_input(image_size)
-    maps = layers.Concatenate()([_feature_map(image, WEIGHTS, stages) for _ in range(members)])
+    maps = layers.Concatenate()([_feature_map(image, norm, stages) for _ in range(members)])
     return ended(image, layers.GlobalAveragePooling2D()(maps), classes, name="residual_team", members=members)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.averaging import decay_at, follow
-from trainer.batch_statistics import agree, statistics_of
+from trainer.batch_statistics import agree, counted, statistics_of
 from trainer.dropout import dropped
 from trainer.loss_scale import LossScale
 from trainer.losses import Loss
@@ -30,8 +30,8 @@ class Update:
     average of weights that stays in a step.
     `clip_norm`, if it isn't 0, is the longest that the gradient of the global batch, all weights together, may be.
     `accumulate` is the number of parts in which a replica takes its share of a batch, one after another: less memory
-    for the same step within rounding, but for layers that look at the batch, such as batch normalisation. `xla`
-    compiles forward and backward pass as a whole.
+    for the same step within rounding. `xla` compiles forward and backward pass as a whole. With either, fresh batch
+    normalisation is by a part, or by a replica's share, instead of by the batch.
     """
 
     clip_norm: float = 0.0
@@ -127,14 +127,16 @@ def _answering(
     model: keras.Model, optimizer: keras.optimizers.Optimizer, update: Update
 ) -> Callable[[dict[str, Any]], Any]:
     """The logits of a batch, as training sees them."""
-    if not update.dropout:
-        network = for_xla(logits_of(model)) if update.xla else logits_of(model)
-        return lambda batch: network(batch["image"], training=True)
-    body, head = parts_of(model)
+    body, head = parts_of(model) if update.dropout else (logits_of(model), None)
     network = for_xla(body) if update.xla else body
+    everywhere = not update.xla and update.accumulate == 1
 
     def answer(batch: dict[str, Any]) -> Any:
-        seen, step = network(batch["image"], training=True), optimizer.iterations
+        with counted(batch["weight"], everywhere=everywhere):
+            seen = network(batch["image"], training=True)
+        if head is None:
+            return seen
+        step = optimizer.iterations
         return head(dropped(seen, batch["index"], share=update.dropout, seed=update.seed, step=step))
 
     return answer

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import keras
 
 from trainer.averaging import averaged_copy
+from trainer.batch_statistics import of_whole_batches
 from trainer.config import FLOAT16, TrainConfig
 from trainer.learning_config import ADAMW, COSINE
 from trainer.loss_scale import LossScale
@@ -41,6 +42,7 @@ def trainable(config: TrainConfig, *, classes: int, steps_per_epoch: int) -> Lea
         from trainer.backbones import load_backbone_weights
 
         load_backbone_weights(model, config.weights)
+    model = of_whole_batches(model)
     rate = ScheduledRate(course_of(config, steps_per_epoch))
     optimizer = _optimizer(config, rate, model)
     rate.belong_to(optimizer, highest=config.learning_rate)
