@@ -6,7 +6,6 @@
 What a family's `preprocess_input` does is inside, as a layer: images come in [0, 1], as everywhere. A backbone is no
 layer of its own but its layers are the network's, so that heat maps and XLA see each of them. What some families leave
 out at random (stochastic depth) stays in: which images it happens to would depend on how a batch is cut over replicas.
-Batch normalisation, of fresh weights, does depend on it; of weights that were loaded it does not, see below.
 """
 
 import warnings
