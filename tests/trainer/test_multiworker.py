@@ -138,6 +138,17 @@ def test_two_workers_learn_what_one_process_learns(finished_run: Path, team: Tea
 
 
 @pytest.mark.long
+def test_two_workers_normalise_by_the_records_of_both(tfrecords: Path, tmp_path: Path, team: Team) -> None:
+    more = ("--model=residual_batch", "--epochs=1")
+    done = run_module("trainer", *train_command(tfrecords, tmp_path, *more))
+    assert done.returncode == 0, done.stderr
+    workers = team.start(2, *more)
+    assert [worker.code(300) for worker in workers] == [0, 0], [worker.errors for worker in workers]
+    (ours,), (theirs,) = (result_of(run)[0]["history"] for run in (team.run, tmp_path / "gland" / "r"))
+    assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-3)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("lost", [2])  # `make test-faults` strikes worker 0 too
 def test_a_killed_worker_ends_all_others_and_started_again_the_result_is_the_same(
     uninterrupted: Path, team: Team, lost: int
