@@ -26,19 +26,27 @@ class Loss:
     smoothing: float = 0.0
     class_weights: tuple[float, ...] = ()
 
-    def of(self, batch: dict[str, Any], logits: Any) -> Any:
-        """`[n] float32` of `logits` `[n, classes]`; of two labels that share an image, each in its share."""
-        losses = self._for(batch["label"], logits)
+    def of(self, batch: dict[str, Any], logits: Any, *, of_team: bool = False) -> Any:
+        """`[n] float32` of `logits` `[n, classes]`; of two labels that share an image, each in its share.
+
+        `of_team` are the mean of several networks' log-probabilities: the loss is the mean of theirs, so that each
+        learns by its own errors. By those of their common answer they'd learn to rely on each other, and err together
+        (A. Jeffares et al. 2023, "Joint training of deep ensembles fails due to learner collusion").
+        """
+        losses = self._for(batch["label"], logits, of_team)
         if "share" not in batch:
             return losses
-        others = self._for(batch["partner_label"], logits)
+        others = self._for(batch["partner_label"], logits, of_team)
         return batch["share"] * losses + (1.0 - batch["share"]) * others
 
-    def _for(self, labels: Any, logits: Any) -> Any:
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    def _for(self, labels: Any, logits: Any, of_team: bool) -> Any:
+        if of_team:  # members' probabilities sum to 1 already, each member's by itself
+            losses, whole = -tf.reduce_sum(tf.one_hot(labels, logits.shape[1]) * logits, axis=1), 0.0
+        else:
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            whole = tf.reduce_logsumexp(logits, axis=1) if self.smoothing else 0.0
         if self.smoothing:
-            uniform = tf.reduce_logsumexp(logits, axis=1) - tf.reduce_mean(logits, axis=1)
-            losses = (1.0 - self.smoothing) * losses + self.smoothing * uniform
+            losses = (1.0 - self.smoothing) * losses + self.smoothing * (whole - tf.reduce_mean(logits, axis=1))
         return losses * tf.gather(tf.constant(self.class_weights), labels) if self.class_weights else losses
 
 

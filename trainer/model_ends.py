@@ -37,9 +37,13 @@ def ended(image: Any, features: Any, classes: int, *, name: str, members: int = 
     return keras.Model(image, layers.Softmax(dtype="float32", name="probabilities")(logits), name=name)
 
 
+def is_team(model: keras.Model) -> bool:
+    """Whether its logits are the mean of several members' log-probabilities."""
+    return any(layer.name == FEATURES for layer in model.layers)
+
+
 def parts_of(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     """From images to the features `[batch, numbers]` of which dropout may leave some out, and from these to logits."""
-    names = [layer.name for layer in model.layers]
-    first = model.get_layer(FEATURES if FEATURES in names else LOGITS)
+    first = model.get_layer(FEATURES if is_team(model) else LOGITS)
     body, head = (model.inputs[0], first.input), (first.input, model.get_layer(LOGITS).output)
     return keras.Model(*body), keras.Model(*head)

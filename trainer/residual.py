@@ -57,10 +57,11 @@ def residual(image_size: int, classes: int, *, norm: str = WEIGHTS, stages: tupl
 def residual_team(
     image_size: int, classes: int, *, norm: str = WEIGHTS, members: int = MEMBERS, stages: tuple[Stage, ...] = SMALL
 ) -> keras.Model:
-    """So many networks side by side, whose answer is the mean of their log-probabilities, learnt together.
+    """So many networks side by side, whose answer is the mean of their log-probabilities.
 
-    Each starts from weights of its own and errs in its own way: together they err less, as an ensemble does, and are
-    one model to train, save and serve (A. Dutt, D. Pellerin, G. Quénot 2020, "Coupled ensembles of neural networks").
+    Each starts from weights of its own, learns by its own loss and errs in its own way: together they err less (B.
+    Lakshminarayanan et al. 2017, "Simple and scalable predictive uncertainty estimation using deep ensembles"), and are
+    one model to train, save and serve.
     """
     image = image_input(image_size)
     maps = layers.Concatenate()([_feature_map(image, norm, stages) for _ in range(members)])

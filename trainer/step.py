@@ -18,7 +18,7 @@ from trainer.batch_statistics import agree, counted, statistics_of
 from trainer.dropout import dropped
 from trainer.loss_scale import LossScale
 from trainer.losses import Loss
-from trainer.model_ends import parts_of
+from trainer.model_ends import is_team, parts_of
 from trainer.models import for_xla, logits_of
 
 
@@ -62,12 +62,12 @@ def make_train_step(
     moved after `model`. `only` names the weights that change, by default all that may.
     """
     variables = list(model.trainable_variables if only is None else only)
-    answer, statistics = _answering(model, optimizer, update), statistics_of(model)
+    answer, statistics, of_team = _answering(model, optimizer, update), statistics_of(model), is_team(model)
 
     def gradients_and_sums(batch: dict[str, Any]) -> tuple[list[Any], Any]:
         with tf.GradientTape() as tape:
             logits = answer(batch)
-            losses = update.loss.of(batch, logits)
+            losses = update.loss.of(batch, logits, of_team=of_team)
             # Weights sum to one over all replicas, so the summed gradients are those of the global batch's mean.
             loss = tf.reduce_sum(losses * batch["weight"])
             scaled = scale.up(loss) if scale else loss

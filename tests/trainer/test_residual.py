@@ -7,10 +7,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy.special import log_softmax, softmax  # type: ignore[import-untyped]
 
 from trainer.gradcam import features_of
-from trainer.model_ends import parts_of
+from trainer.losses import Loss
+from trainer.model_ends import is_team, parts_of
 from trainer.models import logits_of
 from trainer.residual import NORMS, StandardizedConv2D, baked, residual, residual_team
 
@@ -41,6 +43,24 @@ def test_a_team_answers_with_the_mean_of_its_members_log_probabilities() -> None
     each = [log_softmax(seen @ kernels[m] + biases[m], axis=1) for m, seen in enumerate(features)]
     assert np.allclose(logits_of(team)(images()), np.mean(each, axis=0), atol=1e-5)
     assert np.allclose(team(images()), softmax(np.mean(each, axis=0), axis=1), atol=1e-5)
+
+
+def test_each_member_learns_by_its_own_loss_and_by_no_other_members() -> None:
+    keras.utils.set_random_seed(0)
+    team, batch, loss = residual_team(SIZE_PX, CLASSES, members=2), {"label": tf.constant([3, 1, 0, 1])}, Loss(0.1)
+    maps = next(layer for layer in team.layers if isinstance(layer, keras.layers.Concatenate)).input
+    heads = next(layer for layer in team.layers if isinstance(layer, keras.layers.EinsumDense))
+    network = logits_of(team)
+    for number, one in enumerate(maps):
+        member = keras.Model(team.inputs[0], one)
+        with tf.GradientTape(persistent=True) as tape:
+            together = tf.reduce_sum(loss.of(batch, network(images()), of_team=is_team(team)))
+            features = tf.reduce_mean(member(images()), axis=[1, 2])
+            kernel, bias = (tf.convert_to_tensor(weight)[number] for weight in heads.weights)
+            alone = tf.reduce_sum(loss.of(batch, features @ kernel + bias))
+        pairs = (tape.gradient(target, member.trainable_variables) for target in (together, alone))
+        for ours, own in zip(*pairs, strict=True):
+            assert np.allclose(ours, np.asarray(own) / 2, atol=1e-3 * np.abs(own).max() + 1e-6)
 
 
 def test_a_teams_head_is_its_members_and_what_dropout_leaves_out_is_before_it() -> None:
