@@ -1,14 +1,15 @@
-"""A small residual network for small data sets, by default one that needs no statistics of a batch.
+"""A small residual network for small data sets, with batch normalisation or without any statistics of a batch.
 
-    model = residual(image_size=128, classes=7)
-    model = residual_team(image_size=128, classes=7)     # four of them that answer together
+    model = residual(image_size=128, classes=7, norm=BATCH)
+    model = residual_team(image_size=128, classes=7, norm=BATCH)    # four of them that answer together
     served = baked(model)               # the same function, of Keras's own layers alone
 
-Batch normalisation makes what is learnt from an image depend on those that share its batch, so on batch size, replicas
-and padding. Here kernels are standardised instead of features (S. Qiao et al. 2019, "Micro-batch training with
-batch-channel normalization and weight standardization"), with scales that keep the variance of features near 1 from
-block to block (A. Brock, S. De, S. Smith 2021, "Characterizing signal propagation to close the performance gap in
-unnormalized ResNets"). It is also faster on CPUs: nothing is computed of features but convolutions, sums and ReLUs.
+With batch normalisation what is learnt of an image depends on those that share its batch; on small data sets that makes
+for better networks (see recipes/RESULTS.md). By default kernels are standardised instead of features (S. Qiao et al.
+2019, "Micro-batch training with batch-channel normalization and weight standardization"), with scales that keep the
+variance of features near 1 from block to block (A. Brock, S. De, S. Smith 2021, "Characterizing signal propagation to
+close the performance gap in unnormalized ResNets"). That is faster on CPUs: nothing is computed of features but
+convolutions, sums and ReLUs.
 
 Resolution is halved by averaging before the convolution, not by leaving out pixels, so that a shift by a pixel changes
 little (R. Zhang 2019, "Making convolutional networks shift-invariant again").
