@@ -32,7 +32,7 @@ def test_operations_of_the_seed_cnn_are_those_counted_by_hand() -> None:
     assert flops_of(build_model("seed_pooled", image_size=64, classes=5)) == by_hand + 2 * 256 * 512 + hidden
 
 
-SIMILAR = ("residual_large", "residual_wide", "residual_team")
+SIMILAR = ("residual_large", "residual_wide", "residual_team", "residual_batch_team")
 
 
 @pytest.mark.parametrize("name", [name for name in OWN_MODELS if name not in SIMILAR] + ["MobileNetV2", "VGG16"])
