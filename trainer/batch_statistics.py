@@ -64,7 +64,8 @@ class _CountedBatchNormalization(keras.layers.BatchNormalization):  # type: igno
         places = list(range(1, len(inputs.shape) - 1))
         rows = (tf.reduce_sum(inputs, places), tf.reduce_sum(tf.square(inputs), places))
         numbers = tf.reduce_sum(present) * float(np.prod([inputs.shape[axis] for axis in places]))
-        sums = tf.concat([*(tf.linalg.matvec(row, present, transpose_a=True) for row in rows), [numbers]], axis=0)
+        # No matrix product, which GPUs would compute with ten bits.
+        sums = tf.concat([*(tf.reduce_sum(row * present[:, tf.newaxis], 0) for row in rows), [numbers]], axis=0)
         replicas = tf.distribute.get_replica_context()
         if _step.everywhere and replicas.num_replicas_in_sync > 1:
             sums = replicas.all_reduce(tf.distribute.ReduceOp.SUM, sums)
