@@ -33,20 +33,17 @@ class Loss:
         learns by its own errors. By those of their common answer they'd learn to rely on each other, and err together
         (A. Jeffares et al. 2023, "Joint training of deep ensembles fails due to learner collusion").
         """
-        losses = self._for(batch["label"], logits, of_team)
+        logs = logits if of_team else tf.nn.log_softmax(logits)
+        losses = self._for(batch["label"], logs)
         if "share" not in batch:
             return losses
-        others = self._for(batch["partner_label"], logits, of_team)
+        others = self._for(batch["partner_label"], logs)
         return batch["share"] * losses + (1.0 - batch["share"]) * others
 
-    def _for(self, labels: Any, logits: Any, of_team: bool) -> Any:
-        if of_team:  # members' probabilities sum to 1 already, each member's by itself
-            losses, whole = -tf.reduce_sum(tf.one_hot(labels, logits.shape[1]) * logits, axis=1), 0.0
-        else:
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            whole = tf.reduce_logsumexp(logits, axis=1) if self.smoothing else 0.0
+    def _for(self, labels: Any, logs: Any) -> Any:
+        losses = -tf.reduce_sum(tf.one_hot(labels, logs.shape[1]) * logs, axis=1)
         if self.smoothing:
-            losses = (1.0 - self.smoothing) * losses + self.smoothing * (whole - tf.reduce_mean(logits, axis=1))
+            losses = (1.0 - self.smoothing) * losses - self.smoothing * tf.reduce_mean(logs, axis=1)
         return losses * tf.gather(tf.constant(self.class_weights), labels) if self.class_weights else losses
 
 

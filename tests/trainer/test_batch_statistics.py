@@ -91,9 +91,9 @@ def test_a_fresh_backbone_learns_by_whole_batches_too() -> None:
 def test_in_parts_or_compiled_it_is_by_what_there_is(strategy: tf.distribute.Strategy, how: dict[str, Any]) -> None:
     with strategy.scope():
         model = of_whole_batches(normalised())
-    alone = after_a_step(strategy, model, rows_of(ROWS), **how)
-    moving = dict(zip((one.path.rpartition("/")[2] for one in model.variables), alone, strict=True))
-    assert all(np.isfinite(values).all() for values in alone)
+    weights = after_a_step(strategy, model, rows_of(ROWS), **how)
+    moving = dict(zip((one.path.rpartition("/")[2] for one in model.variables), weights, strict=True))
+    assert all(np.isfinite(values).all() for values in weights)
     assert (moving["moving_variance"] > 0).all()  # a part that is padding alone would draw it to nothing
 
 
