@@ -11,7 +11,6 @@ says. Credentials come from the environment alone: Workload Identity, or Applica
 go through `transfer.py`.
 """
 
-import base64
 import functools
 import os
 import re
@@ -20,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import google_crc32c
 from google.api_core.exceptions import NotFound, PreconditionFailed
 from google.cloud import storage
 from requests.adapters import HTTPAdapter
 
 from data_pipeline.cli import FaultError, invalid_flag
+from data_pipeline.crc32c import crc32c_of, size_and_crc32c
 from data_pipeline.resumable import LEAST_BYTES, send
 from data_pipeline.retrying import TruncatedError, retrying
 from data_pipeline.storage import BUCKET_SCHEME
@@ -146,7 +145,7 @@ class BucketFolder:
     def _read(self, blob: Blob) -> bytes:
         def ask() -> bytes:
             data = self.read_range(blob, 0, blob.size) if blob.size else b""
-            if crc32c_text(google_crc32c.value(data)) != blob.crc32c:
+            if crc32c_of(data) != blob.crc32c:
                 raise TruncatedError(f"what came of {self}/{blob.name} isn't what is there")
             return data
 
@@ -184,7 +183,7 @@ class BucketFolder:
         there is another.
         """
         url = f"{self}/{name}"
-        size, crc32c = (len(data), crc32c_of(data)) if isinstance(data, bytes) else _sum_file(data)
+        size, crc32c = (len(data), crc32c_of(data)) if isinstance(data, bytes) else size_and_crc32c(data)
         if generation is None:
             there = self.find(name)
             if there and (there.size, there.crc32c) == (size, crc32c):
@@ -254,29 +253,6 @@ class BucketFolder:
 
     def _blob(self, found: Any) -> Blob:
         return Blob(found.name.removeprefix(self.prefix), int(found.size), found.crc32c, int(found.generation))
-
-
-def crc32c_of(data: bytes) -> str:
-    """The checksum of `data`, as the service writes it."""
-    return crc32c_text(google_crc32c.value(data))
-
-
-def crc32c_text(value: int) -> str:
-    """Base64 of the big-endian bytes."""
-    return base64.b64encode(value.to_bytes(4, "big")).decode()
-
-
-def crc32c_of_file(path: Path) -> str:
-    """The checksum of a file's contents."""
-    return _sum_file(path)[1]
-
-
-def _sum_file(path: Path) -> tuple[int, str]:
-    size = checksum = 0
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            size, checksum = size + len(piece), google_crc32c.extend(checksum, piece)
-    return size, crc32c_text(checksum)
 
 
 def _is_name(part: str) -> bool:

@@ -17,8 +17,9 @@ from typing import TypeVar
 import google_crc32c
 from tqdm import tqdm
 
-from data_pipeline.bucket import Blob, BucketFolder, crc32c_of_file, crc32c_text
+from data_pipeline.bucket import Blob, BucketFolder
 from data_pipeline.cli import FaultError
+from data_pipeline.crc32c import crc32c_of_file, crc32c_text
 from data_pipeline.retrying import retrying
 from data_pipeline.storage import errors_naming, sync_folder
 
