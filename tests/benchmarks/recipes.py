@@ -2,12 +2,14 @@
 
 Usage: python -m tests.benchmarks.recipes --tfrecords=DIR --work=DIR [--organs=cervix,lung] [--rows='strong;seed']
 
-  --tfrecords  datasets that python -m data_pipeline wrote; their test splits stay unopened
-  --work       gets the folds, a run for each row, organ and fold, and results.json; what is there is not done again
+  --tfrecords   datasets that python -m data_pipeline wrote; their test splits stay unopened
+  --work        gets the folds, a run for each row, organ and fold, and results.json; what is there is not done again
+  --test_split  train on the whole training part instead, and score the test split: once, when all is decided
 
 Each row is a command line of `python -m trainer`, in a process of its own. Scores are means over folds of the parts
-that were held out, intervals and calibration error those of all folds together, resampling groups. It takes hours: stop
-it at any time, and give the command again.
+that were held out, intervals and calibration error those of all folds together, resampling groups. Recipes are held
+against `strong`, parts of a recipe against `fast`, image by image. It takes hours: stop it at any time, and give the
+command again.
 """
 
 import argparse
@@ -30,42 +32,43 @@ from trainer.scores import paired_differences, scores_with_intervals
 
 ORGANS = ("cervix", "lung", "blood_cells", "white_blood_cells")
 FOLDS = 5
-REFERENCE = "strong"
 # What a row trains with, beside --organ and places.
-ROWS: Mapping[str, tuple[str, ...]] = {
-    "seed": ("--recipe=seed", "--precision=bfloat16"),  # half the time; in float32 it learns the same
-    "fast": ("--recipe=fast",),
-    "strong": ("--recipe=strong",),
-    "strong, other seed": ("--recipe=strong", "--seed=1"),
-    "constant learning rate": ("--recipe=strong", "--schedule=constant", "--warmup=0"),
-    "no average of weights": ("--recipe=strong", "--ema=0"),
-    "no label smoothing": ("--recipe=strong", "--label_smoothing=0"),
-    "balanced class weights": ("--recipe=strong", "--class_weights=balanced"),
-    "no class weights": ("--recipe=strong", "--class_weights=none"),
-    "no weight decay": ("--recipe=strong", "--weight_decay=0"),
-    "Adamax": ("--recipe=strong", "--optimizer=adamax"),
-    "one view at test time": ("--recipe=strong", "--notta"),
-    "the notebooks' augmentation": (
-        *("--recipe=strong", "--rotation=30", "--shift=0.15", "--zoom=0.2", "--brightness=0.5", "--noquarter_turns"),
-        "--colour=0",
-    ),
-    "the notebooks' brightness": ("--recipe=strong", "--brightness=0.5"),
-    "colour 0.1": ("--recipe=strong", "--colour=0.1"),
-    "stain 0.05": ("--recipe=strong", "--stain=0.05"),
-    "no mixup": ("--recipe=strong", "--mixup=0"),
-    "CutMix 1": ("--recipe=strong", "--cutmix=1"),
-    "dropout 0.3": ("--recipe=strong", "--dropout=0.3"),
-    "the best epoch": ("--recipe=strong", "--keep=best"),
-    "one network": ("--recipe=strong", "--model=residual_batch"),
-    "four networks, standardised weights": ("--recipe=strong", "--model=residual_team"),
-    "one network, standardised weights": ("--recipe=strong", "--model=residual"),
-    "one network, standardised weights, twice as wide": ("--recipe=strong", "--model=residual_wide"),
-    "one network, group normalisation": ("--recipe=strong", "--model=residual_groups"),
-    "seed_pooled": ("--recipe=strong", "--model=seed_pooled"),
-    "convnext": ("--recipe=strong", "--model=convnext"),
+RECIPES = {
+    "strong": "--recipe=strong",
+    "fast": "--recipe=fast",
+    "seed": "--recipe=seed --precision=bfloat16",  # half the time; in float32 it learns the same
 }
+# What `fast` is without one of its parts, or with another: `strong` is four of these networks, and four times as slow.
+PARTS = {
+    "other seed": "--seed=1",
+    "constant learning rate": "--schedule=constant --warmup=0",
+    "no average of weights": "--ema=0",
+    "the best epoch": "--keep=best",
+    "no label smoothing": "--label_smoothing=0",
+    "balanced class weights": "--class_weights=balanced",
+    "no class weights": "--class_weights=none",
+    "no weight decay": "--weight_decay=0",
+    "Adamax": "--optimizer=adamax",
+    "dropout 0.3": "--dropout=0.3",
+    "one view at test time": "--notta",
+    "the notebooks' augmentation": "--rotation=30 --shift=0.15 --zoom=0.2 --brightness=0.5 --noquarter_turns",
+    "no augmentation": "--noaugment",
+    "colour 0.1": "--colour=0.1",
+    "stain 0.05": "--stain=0.05",
+    "no mixup": "--mixup=0",
+    "CutMix 1 instead of mixup": "--mixup=0 --cutmix=1",
+    "standardised weights": "--model=residual",
+    "group normalisation": "--model=residual_groups",
+    "seed_pooled": "--model=seed_pooled",
+    "convnext": "--model=convnext",
+    "64 pixels": "--image_size=64",
+    "192 pixels": "--image_size=192",
+    "120 epochs": "--epochs=120",
+}
+ROWS = RECIPES | {name: f"--recipe=fast {flags}" for name, flags in PARTS.items()}
+TEST_SPLIT = 0  # in place of a fold's number
 DRAWS = 200
-SHOWN = ("balanced_accuracy", "accuracy", "ece")
+SHOWN = ("balanced_accuracy", "accuracy", "log_loss", "ece")
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,12 @@ class Job:
     organ: str
     fold: int
     work: Path
+    tfrecords: Path | None = None
 
     @property
     def runs(self) -> Path:
-        return self.work / "runs" / self.row.replace(" ", "_").replace(",", "").replace("'", "") / f"fold-{self.fold}"
+        part = f"fold-{self.fold}" if self.fold != TEST_SPLIT else "test"
+        return self.work / "runs" / self.row.replace(" ", "_").replace("'", "") / part
 
     @property
     def folder(self) -> Path:
@@ -91,12 +96,13 @@ class Job:
 
     def run(self) -> None:
         """Train, or go on with it. Raises `CalledProcessError`."""
-        places = (f"--tfrecords={self.work}/folds/fold-{self.fold}-of-{FOLDS}", f"--runs={self.runs}")
-        command = [sys.executable, "-m", "trainer", f"--organ={self.organ}", *places, "--run=run", *ROWS[self.row]]
+        fold = self.work / "folds" / f"fold-{self.fold}-of-{FOLDS}"
+        places = (f"--tfrecords={fold if self.fold != TEST_SPLIT else self.tfrecords}", f"--runs={self.runs}")
+        command = [sys.executable, "-m", "trainer", f"--organ={self.organ}", *places, "--run=run"]
         log = self.runs / f"{self.organ}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
-            subprocess.run(command, check=True, stdout=file, stderr=file)
+            subprocess.run([*command, *ROWS[self.row].split()], check=True, stdout=file, stderr=file)
 
 
 def main() -> None:
@@ -105,55 +111,52 @@ def main() -> None:
     parser.add_argument("--tfrecords", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--organs", default=",".join(ORGANS))
-    parser.add_argument("--rows", default="seed;fast;strong", help="names of rows, divided by semicolons")
+    parser.add_argument("--rows", default=";".join(RECIPES), help="names of rows, divided by semicolons")
     parser.add_argument("--folds", default=",".join(str(number + 1) for number in range(FOLDS)))
+    parser.add_argument("--test_split", action="store_true")
     parser.add_argument("--table_only", action="store_true")
     values = parser.parse_args()
     organs, rows = values.organs.split(","), values.rows.split(";")
     if not values.table_only:
         cut = ("--organ=" + values.organs, f"--tfrecords={values.tfrecords}", f"--output={values.work}/folds")
         subprocess.run([sys.executable, "-m", "data_pipeline.folds", *cut, f"--folds={FOLDS}"], check=True)
+        folds = [TEST_SPLIT] if values.test_split else [int(fold) for fold in values.folds.split(",")]
         jobs = [
-            Job(row, organ, int(fold), values.work)
-            for fold in values.folds.split(",")
-            for row in rows
-            for organ in organs
+            Job(row, organ, fold, values.work, values.tfrecords) for fold in folds for row in rows for organ in organs
         ]
         for number, job in enumerate(job for job in jobs if not job.done):
-            print(f"{number + 1}: {job.row}, {job.organ}, fold {job.fold}", file=sys.stderr, flush=True)
+            print(f"{number + 1}: {job.row}, {job.organ}, {job.runs.name}", file=sys.stderr, flush=True)
             job.run()
-    results = {organ: dict(_results(organ, values.work)) for organ in organs}
-    (values.work / "results.json").write_text(json.dumps(results, indent=1))
+    folds = [TEST_SPLIT] if values.test_split else [number + 1 for number in range(FOLDS)]
+    results = {organ: _results(organ, folds, values.work) for organ in organs}
+    (values.work / ("test.json" if values.test_split else "results.json")).write_text(json.dumps(results, indent=1))
     print("\n".join(_tables(results)))
 
 
-def _results(organ: str, work: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """For each row with finished folds what they say together, and how they differ from the reference."""
-    reference: Sequence[FinishedRun] = ()
-    for row in (REFERENCE, *(name for name in ROWS if name != REFERENCE)):
-        jobs = [Job(row, organ, fold + 1, work) for fold in range(FOLDS)]
-        done = [job for job in jobs if job.done]
+def _results(organ: str, folds: Sequence[int], work: Path) -> dict[str, dict[str, Any]]:
+    """What each row's finished folds say together, and how they differ from the row they are held against."""
+    finished: dict[str, Sequence[FinishedRun]] = {}
+    results = {}
+    for row in ROWS:
+        done = [job for job in (Job(row, organ, fold, work) for fold in folds) if job.done]
         if not done:
             continue
-        runs = read_runs([str(job.folder) for job in done], folds=True)
-        reference = reference or runs
+        runs = finished[row] = read_runs([str(job.folder) for job in done], folds=True)
         test = together([run.test for run in runs])
         found = scores_with_intervals(test, runs[0].classes, with_areas=False)
         metrics = [json.loads((job.folder / "metrics.json").read_text()) for job in done]
-        yield (
-            row,
-            {
-                "folds": [job.fold for job in done],
-                "n": found["n"],
-                **{name: found[name] for name in SHOWN},
-                "intervals": {name: found["intervals"][name] for name in SHOWN},
-                "ece_by_chance": _ece_by_chance(test.confidences),
-                "mean_over_folds": {name: mean(one["test"][name] for one in metrics) for name in SHOWN},
-                "classical": {name: mean(one["baselines"]["classical"][name] for one in metrics) for name in SHOWN[:2]},
-                "difference": _difference(runs, reference) if row != REFERENCE and reference is not runs else None,
-                "minutes": median(sum(row["seconds"] for row in one["history"]) / 60 for one in metrics),
-            },
-        )
+        results[row] = {
+            "folds": [job.fold for job in done],
+            "n": found["n"],
+            **{name: found[name] for name in SHOWN},
+            "intervals": {name: found["intervals"][name] for name in SHOWN},
+            "ece_by_chance": _ece_by_chance(test.confidences),
+            "mean_over_folds": {name: mean(one["test"][name] for one in metrics) for name in SHOWN},
+            "classical": {name: mean(one["baselines"]["classical"][name] for one in metrics) for name in SHOWN[:2]},
+            "difference": _difference(runs, finished.get("fast" if row in PARTS else "strong", ())),
+            "minutes": median(sum(row["seconds"] for row in one["history"]) / 60 for one in metrics),
+        }
+    return results
 
 
 def _ece_by_chance(confidences: NDArray[np.floating[Any]]) -> float:
@@ -165,30 +168,38 @@ def _ece_by_chance(confidences: NDArray[np.floating[Any]]) -> float:
 
 def _difference(runs: Sequence[FinishedRun], reference: Sequence[FinishedRun]) -> dict[str, Any] | None:
     """Of the images that both were tested on."""
+    if not reference or reference is runs:
+        return None
     ours, theirs = together([run.test for run in runs]), together([run.test for run in reference])
     both = frozenset(ours.ids) & frozenset(theirs.ids)
     if not both:
         return None
     parts = [only(part, both) for part in (ours, theirs)]
-    return {"n": len(both)} | paired_differences(*parts, runs[0].classes, metrics=SHOWN[:2])
+    return {"n": len(both)} | paired_differences(*parts, runs[0].classes, metrics=SHOWN[:3])
 
 
 def _tables(results: Mapping[str, Mapping[str, dict[str, Any]]]) -> Iterator[str]:
-    """A Markdown table for each organ."""
+    """Markdown: a table of recipes and one of parts for each organ."""
     for organ, rows in results.items():
         yield f"\n### {organ}\n"
-        yield "| | folds | balanced accuracy | accuracy | calibration error (by chance) | to strong, balanced | min |"
+        yield "| | folds | balanced accuracy | accuracy | calibration error (by chance) | to strong, accuracy | min |"
         yield "|---|---|---|---|---|---|---|"
         if rows:
             first = next(iter(rows.values()))
             classical = " | ".join(f"{first['classical'][key]:.3f}" for key in SHOWN[:2])
             yield f"| *classical baseline* | {len(first['folds'])} | {classical} | | | |"
-        for name, row in rows.items():
+        for name in (name for name in RECIPES if name in rows):
+            row = rows[name]
             scores = " | ".join(_score(row, key) for key in SHOWN[:2])
-            difference = row["difference"] and row["difference"][SHOWN[0]]
-            apart = f"{difference['value']:+.3f} ({_interval(difference['interval'])})" if difference else ""
             error = f"{row['ece']:.3f} ({row['ece_by_chance']:.3f})"
+            apart = _apart(row, "accuracy")
             yield f"| {name} | {len(row['folds'])} | {scores} | {error} | {apart} | {row['minutes']:.1f} |"
+        if parts := [name for name in PARTS if name in rows]:
+            yield "\n| fast, but with | folds | balanced accuracy | accuracy | log loss | min |"
+            yield "|---|---|---|---|---|---|"
+            for name in parts:
+                scores = " | ".join(_apart(rows[name], key) for key in SHOWN[:3])
+                yield f"| {name} | {len(rows[name]['folds'])} | {scores} | {rows[name]['minutes']:.1f} |"
 
 
 def _score(row: Mapping[str, Any], key: str) -> str:
@@ -196,8 +207,12 @@ def _score(row: Mapping[str, Any], key: str) -> str:
     return f"{row['mean_over_folds'][key]:.3f} ({low:.3f}–{high:.3f})"
 
 
-def _interval(interval: Sequence[float] | None) -> str:
-    return f"{interval[0]:+.3f} to {interval[1]:+.3f}" if interval else "unknown"
+def _apart(row: Mapping[str, Any], key: str) -> str:
+    """How far from the row it's held against, and between which limits that lies."""
+    if row["difference"] is None:
+        return ""
+    value, interval = (row["difference"][key][name] for name in ("value", "interval"))
+    return f"{value:+.3f} ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else f"{value:+.3f}"
 
 
 if __name__ == "__main__":
