@@ -3,13 +3,14 @@
 Usage: python -m tests.benchmarks.recipes --tfrecords=DIR --work=DIR [--organs=cervix,lung] [--rows='strong;seed']
 
   --tfrecords   datasets that python -m data_pipeline wrote; their test splits stay unopened
-  --work        gets the folds, a run for each row, organ and fold, and results.json; what is there is not done again
+  --work        gets the folds, a run for each row, organ and fold, and a JSON of results for each organ; what
+                is there is not done again
   --test_split  train on the whole training part instead, and score the test split: once, when all is decided
 
 Each row is a command line of `python -m trainer`, in a process of its own. Scores are means over folds of the parts
-that were held out, intervals and calibration error those of all folds together, resampling groups. Recipes are held
-against `strong`, parts of a recipe against `fast`, image by image. It takes hours: stop it at any time, and give the
-command again.
+that were held out, intervals and calibration errors those of all folds together, resampling groups. Recipes are held
+against the classical baseline and `strong`, parts of a recipe against `fast`, image by image. It takes hours: stop it
+at any time, and give the command again.
 """
 
 import argparse
@@ -51,8 +52,8 @@ PARTS = {
     "Adamax": "--optimizer=adamax",
     "dropout 0.3": "--dropout=0.3",
     "one view at test time": "--notta",
-    "the notebooks' augmentation": "--rotation=30 --shift=0.15 --zoom=0.2 --brightness=0.5 --noquarter_turns",
-    "no augmentation": "--noaugment",
+    "the notebooks' augmentation and mixup": "--rotation=30 --shift=0.15 --zoom=0.2 --brightness=0.5 --noquarter_turns",
+    "no augmentation": "--noaugment --noquarter_turns --mixup=0",
     "colour 0.1": "--colour=0.1",
     "stain 0.05": "--stain=0.05",
     "no mixup": "--mixup=0",
@@ -129,7 +130,10 @@ def main() -> None:
             job.run()
     folds = [TEST_SPLIT] if values.test_split else [number + 1 for number in range(FOLDS)]
     results = {organ: _results(organ, folds, values.work) for organ in organs}
-    (values.work / ("test.json" if values.test_split else "results.json")).write_text(json.dumps(results, indent=1))
+    for organ, rows in results.items():
+        (values.work / f"{'test' if values.test_split else 'folds'}-{organ}.json").write_text(
+            json.dumps(rows, indent=1)
+        )
     print("\n".join(_tables(results)))
 
 
@@ -141,6 +145,7 @@ def _results(organ: str, folds: Sequence[int], work: Path) -> dict[str, dict[str
         done = [job for job in (Job(row, organ, fold, work) for fold in folds) if job.done]
         if not done:
             continue
+        _check(row, done)
         runs = finished[row] = read_runs([str(job.folder) for job in done], folds=True)
         test = together([run.test for run in runs])
         found = scores_with_intervals(test, runs[0].classes, with_areas=False)
@@ -151,6 +156,7 @@ def _results(organ: str, folds: Sequence[int], work: Path) -> dict[str, dict[str
             **{name: found[name] for name in SHOWN},
             "intervals": {name: found["intervals"][name] for name in SHOWN},
             "ece_by_chance": _ece_by_chance(test.confidences),
+            "to_classical": _to_classical([one["baselines"]["classical"]["difference"]["accuracy"] for one in metrics]),
             "mean_over_folds": {name: mean(one["test"][name] for one in metrics) for name in SHOWN},
             "classical": {name: mean(one["baselines"]["classical"][name] for one in metrics) for name in SHOWN[:2]},
             "difference": _difference(runs, finished.get("fast" if row in PARTS else "strong", ())),
@@ -159,11 +165,28 @@ def _results(organ: str, folds: Sequence[int], work: Path) -> dict[str, dict[str
     return results
 
 
+def _check(row: str, done: Sequence[Job]) -> None:
+    """All folds of a row were trained with the same settings. Raises `SystemExit` if a recipe or row changed since."""
+    settings = [json.loads((job.folder / "config.json").read_text())["settings"] for job in done]
+    if any(other != settings[0] for other in settings):
+        sys.exit(
+            f"The runs of {row!r} in {done[0].work} have not all the same settings: remove those of the older ones."
+        )
+
+
 def _ece_by_chance(confidences: NDArray[np.floating[Any]]) -> float:
-    """The calibration error that a perfectly calibrated model shows on so few images: bins hold a handful each."""
+    """What a perfectly calibrated model stays below 95 times in 100, on so few images: bins hold a handful each."""
     rng = np.random.default_rng(0)
     drawn = [rng.random(len(confidences)) < confidences for _ in range(DRAWS)]
-    return mean(expected_calibration_error(confidences, right) for right in drawn)
+    return float(np.quantile([expected_calibration_error(confidences, right) for right in drawn], 0.95))
+
+
+def _to_classical(folds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean of the folds' differences. Each is of other groups: errors add up as those of independent numbers do."""
+    value = mean(one["value"] for one in folds)
+    widths = [one["interval"][1] - one["interval"][0] for one in folds if one["interval"]]
+    half = float(np.sqrt(np.sum(np.square(widths)))) / (2 * len(folds))
+    return {"value": value, "interval": [value - half, value + half] if len(widths) == len(folds) else None}
 
 
 def _difference(runs: Sequence[FinishedRun], reference: Sequence[FinishedRun]) -> dict[str, Any] | None:
@@ -182,18 +205,18 @@ def _tables(results: Mapping[str, Mapping[str, dict[str, Any]]]) -> Iterator[str
     """Markdown: a table of recipes and one of parts for each organ."""
     for organ, rows in results.items():
         yield f"\n### {organ}\n"
-        yield "| | folds | balanced accuracy | accuracy | calibration error (by chance) | to strong, accuracy | min |"
-        yield "|---|---|---|---|---|---|---|"
+        yield "| | folds | balanced accuracy | accuracy | to classical | to strong | calibration (by chance) | min |"
+        yield "|---|---|---|---|---|---|---|---|"
         if rows:
             first = next(iter(rows.values()))
             classical = " | ".join(f"{first['classical'][key]:.3f}" for key in SHOWN[:2])
-            yield f"| *classical baseline* | {len(first['folds'])} | {classical} | | | |"
+            yield f"| *classical baseline* | {len(first['folds'])} | {classical} | | | | |"
         for name in (name for name in RECIPES if name in rows):
             row = rows[name]
             scores = " | ".join(_score(row, key) for key in SHOWN[:2])
             error = f"{row['ece']:.3f} ({row['ece_by_chance']:.3f})"
-            apart = _apart(row, "accuracy")
-            yield f"| {name} | {len(row['folds'])} | {scores} | {error} | {apart} | {row['minutes']:.1f} |"
+            apart = f"{_limits(row['to_classical'])} | {_apart(row, 'accuracy')}"
+            yield f"| {name} | {len(row['folds'])} | {scores} | {apart} | {error} | {row['minutes']:.1f} |"
         if parts := [name for name in PARTS if name in rows]:
             yield "\n| fast, but with | folds | balanced accuracy | accuracy | log loss | min |"
             yield "|---|---|---|---|---|---|"
@@ -209,9 +232,11 @@ def _score(row: Mapping[str, Any], key: str) -> str:
 
 def _apart(row: Mapping[str, Any], key: str) -> str:
     """How far from the row it's held against, and between which limits that lies."""
-    if row["difference"] is None:
-        return ""
-    value, interval = (row["difference"][key][name] for name in ("value", "interval"))
+    return _limits(row["difference"][key]) if row["difference"] else ""
+
+
+def _limits(difference: Mapping[str, Any]) -> str:
+    value, interval = difference["value"], difference["interval"]
     return f"{value:+.3f} ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else f"{value:+.3f}"
 
 
