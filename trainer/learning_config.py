@@ -107,7 +107,7 @@ def check_learning_flags(values: Any) -> None:
         expected, fix = f"less than --epochs={values.epochs}", "give more --epochs, or less of it"
         raise invalid_flag("freeze_epochs", expected=expected, received=values.freeze_epochs, fix=fix)
     if values.keep == LAST and values.patience:
-        fix = "leave one of them out"
+        fix = "leave it out, or give --keep=best"
         raise invalid_flag("patience", expected="0 with --keep=last", received=values.patience, fix=fix)
     if values.fine_tune_rate and not values.freeze_epochs:
         fix = "give --freeze_epochs, or set --learning_rate instead"

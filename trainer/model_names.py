@@ -3,7 +3,7 @@
     OWN_MODELS, MODEL_NAMES
     is_backbone("MobileNetV2")                              # True: one of keras.applications
     check_weights_file("MobileNetV2", "weights.h5")         # raises RequestError
-    weights_digest(Path("weights.h5"))                      # of what is in the file
+    weights_digest("weights.h5")                            # of what is in the file
 
 The networks themselves are in `models.py`. Nothing here or there ever downloads anything.
 """
@@ -130,9 +130,11 @@ def wrong_weights(name: str, path: str | Path, reason: str) -> RequestError:
     )
 
 
-def weights_digest(path: Path) -> str:
-    """SHA-256 of the file's content."""
-    with path.open("rb") as file:
+def weights_digest(path: str) -> str:
+    """SHA-256 of the file's content; empty for none."""
+    if not path:
+        return ""
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -160,7 +160,7 @@ def _resolved(config: TrainConfig, manifest: Manifest, where: scratch.Scratch, *
         from trainer.devices import resolve_precision  # only now: it asks TensorFlow which there are
 
         precision = resolve_precision(precision)
-    digest = weights_digest(Path(config.weights)) if config.weights else ""
+    digest = weights_digest(config.weights)
     config = replace(config, image_size=size, precision=precision, weights_sha256=digest)
     if config.tfrecords_address:
         config = replace(config, tfrecords=where.dataset(manifest.fingerprint))

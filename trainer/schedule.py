@@ -3,7 +3,7 @@
     course = Course(steps=1000, warmup=50, falls=True)
     course.factor(0), course.factor(49), course.factor(999)     # 0.02, 1.0, nearly 0
     rate = ScheduledRate(course)
-    optimizer = keras.optimizers.AdamW(rate)
+    optimizer = AdamW(rate)
     rate.belong_to(optimizer, highest=1e-3)
 
 Warm-up is linear (Goyal et al. 2017, "Accurate, large minibatch SGD"), the fall half a cosine (Loshchilov, Hutter 2017,

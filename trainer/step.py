@@ -30,8 +30,8 @@ class Update:
     average of weights that stays in a step.
     `clip_norm`, if it isn't 0, is the longest that the gradient of the global batch, all weights together, may be.
     `accumulate` is the number of parts in which a replica takes its share of a batch, one after another: less memory
-    for the same step within rounding. `xla` compiles forward and backward pass as a whole. With either, fresh batch
-    normalisation is by a part, or by a replica's share, instead of by the batch.
+    for the same step within rounding, but that fresh batch normalisation is by the part. `xla` compiles forward and
+    backward pass as a whole, and normalises by a replica's share.
     """
 
     clip_norm: float = 0.0

@@ -16,7 +16,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from data_pipeline.storage import in_bucket, local_path
 from trainer import train_flags
 from trainer.addresses import find_workers
 from trainer.config import ENVIRONMENT, MAX_SEED, TrainConfig
+from trainer.model_names import weights_digest
 from trainer.preflight import check_batch, checked_manifest, chosen_organs
 from trainer.recipe_files import apply_recipe
 from trainer.scratch import of_flags
@@ -36,8 +37,7 @@ from trainer.train_flags import RUN_NAME, config_from_flags
 
 RANDOM, HALVING = METHODS = ("random", "halving")
 NOT_SEARCHED = ENVIRONMENT | {"organ", "monitor"}  # what trials have to share to be compared
-TRIALS = 20
-MAX_TRIALS, MAX_ETA, MAX_NAME = 10_000, 10, 60
+TRIALS, MAX_TRIALS, MAX_ETA, MAX_NAME = 20, 10_000, 10, 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def _sweep(values: flags.FlagValues, space: Space, first: TrainConfig, manifest:
         space=space,
         seed=values.search_seed,
         trials=trials,
-        rungs=_rungs(values, trials, first),
+        rungs=_rungs(values, trials, first.epochs_on(manifest.splits["train"].records)),
         only=values.trial,
         monitor=first.monitor,
         base=tuple(_given(values, left_out={"run", "epochs", *(one.flag for one in space)})),
@@ -247,10 +247,10 @@ def _dataset(values: flags.FlagValues) -> tuple[str, Manifest]:
     return organs[0], checked_manifest(datasets, organs[0])
 
 
-def _rungs(values: flags.FlagValues, trials: int, config: TrainConfig) -> tuple[Rung, ...]:
+def _rungs(values: flags.FlagValues, trials: int, epochs: int) -> tuple[Rung, ...]:
     if values.method == RANDOM:
-        return (Rung(trials, config.epochs),)
-    return rungs(trials, epochs=config.epochs, eta=values.eta, min_epochs=values.min_epochs)
+        return (Rung(trials, epochs),)
+    return rungs(trials, epochs=epochs, eta=values.eta, min_epochs=values.min_epochs)
 
 
 def _given(values: flags.FlagValues, *, left_out: set[str]) -> Iterator[str]:
@@ -263,14 +263,14 @@ def _given(values: flags.FlagValues, *, left_out: set[str]) -> Iterator[str]:
 
 def _identity(values: flags.FlagValues, space: Space, config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
     """What decides the trials, but for how many there are: more of them may be added later."""
-    searched = {one.flag for one in space}
     halving = {"eta": values.eta, "min_epochs": values.min_epochs} if values.method == HALVING else {}
+    settings = replace(config, weights_sha256=weights_digest(config.weights)).settings()
     return {
         "search": [str(one) for one in space],
         "search_seed": values.search_seed,
         "method": values.method,
         **halving,
-        "settings": {name: value for name, value in config.settings().items() if name not in searched},
+        "settings": {name: value for name, value in settings.items() if name not in {one.flag for one in space}},
         "dataset": manifest.fingerprint,
     }
 

@@ -72,7 +72,9 @@ def define_flags() -> None:
     )
     define_learning_flags()
     number("clip_norm", default["clip_norm"], "Shorten gradients that are longer than this; 0: never.", lower_bound=0)
-    parts = "Take each batch in so many parts, one after another: the same step with less memory."
+    parts = (
+        "Take each batch in so many parts, one by one: less memory. Batch normalisation is by the part, the rest same."
+    )
     integer("accumulate", default["accumulate"], parts, lower_bound=1, upper_bound=MAX_BATCH)
     integer(
         "image_size",

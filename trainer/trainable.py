@@ -13,8 +13,10 @@ import keras
 from trainer.averaging import averaged_copy
 from trainer.batch_statistics import of_whole_batches
 from trainer.config import FLOAT16, TrainConfig
+from trainer.late_weights import Adamax, AdamW
 from trainer.learning_config import ADAMW, COSINE
 from trainer.loss_scale import LossScale
+from trainer.model_ends import parts_of
 from trainer.models import build_model
 from trainer.schedule import Course, ScheduledRate
 
@@ -48,6 +50,8 @@ def trainable(config: TrainConfig, *, classes: int, steps_per_epoch: int) -> Lea
     rate.belong_to(optimizer, highest=config.learning_rate)
     scale = LossScale(optimizer) if config.precision == FLOAT16 else None
     optimizer.build(model.trainable_variables)
+    if config.freeze_epochs:
+        optimizer.begin_late(parts_of(model)[0].trainable_variables, after=config.freeze_epochs * steps_per_epoch)
     return Learner(model, optimizer, scale, averaged_copy(model) if config.ema else None)
 
 
@@ -63,15 +67,18 @@ def course_of(config: TrainConfig, steps_per_epoch: int) -> Course:
     )
 
 
-def _optimizer(config: TrainConfig, rate: ScheduledRate, model: keras.Model) -> keras.optimizers.Optimizer:
+def _optimizer(config: TrainConfig, rate: ScheduledRate, model: keras.Model) -> AdamW | Adamax:
     if config.optimizer == ADAMW:
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
+        optimizer: AdamW | Adamax = AdamW(rate, weight_decay=config.weight_decay)
     else:
-        optimizer = keras.optimizers.Adamax(rate, weight_decay=config.weight_decay or None)
-    optimizer.exclude_from_weight_decay(var_list=[one for one in model.trainable_variables if _is_vector(one)])
+        optimizer = Adamax(rate, weight_decay=config.weight_decay or None)
+    optimizer.exclude_from_weight_decay(var_list=[one for one in model.trainable_variables if not _is_kernel(one)])
     return optimizer
 
 
-def _is_vector(variable: keras.Variable) -> bool:
-    """Biases, gains and scales: kernels alone shrink (T. He et al. 2019, "Bag of tricks for image classification")."""
-    return bool(math.prod(variable.shape) == max(variable.shape, default=1))
+def _is_kernel(variable: keras.Variable) -> bool:
+    """Kernels alone shrink, not biases, gains and scales (T. He et al. 2019, "Bag of tricks for image classification").
+
+    A team's last layer has a row of biases for each member.
+    """
+    return variable.name != "bias" and bool(math.prod(variable.shape) > max(variable.shape, default=1))

@@ -18,6 +18,7 @@ from data_pipeline.storage import exclusive
 from trainer import cluster
 from trainer.agreement import make_sum
 from trainer.augment_config import augmentation_of, mixing_of
+from trainer.batch_statistics import statistics_of
 from trainer.checkpoints import Checkpoints, Identity, Progress
 from trainer.config import ON, TrainConfig
 from trainer.decoded_cache import DecodedCache, choose_cache
@@ -101,6 +102,7 @@ def _train_and_test(
         with strategy.scope():
             steps = TrainOrder(manifest.splits["train"].records, config.batch_size, config.seed).steps_per_epoch
             learner = trainable(config, classes=len(manifest.classes), steps_per_epoch=steps)
+        _check_statistics(config, learner, replicas=strategy.num_replicas_in_sync)
         identity = Identity(manifest.fingerprint, asked.settings())
         checkpoints = Checkpoints(
             folder / CHECKPOINTS, learner.model, learner.optimizer, identity, uploads, average=learner.average
@@ -139,6 +141,20 @@ def _within_budget(config: TrainConfig, manifest: Manifest) -> TrainConfig:
         expected, fix = f"less than the {epochs} epochs that {records} images get", "give a larger --image_budget"
         raise cli.invalid_flag("freeze_epochs", expected=expected, received=config.freeze_epochs, fix=fix)
     return replace(config, epochs=epochs)
+
+
+def _check_statistics(config: TrainConfig, learner: Learner, *, replicas: int) -> None:
+    """Batch normalisation by the whole batch is not everywhere to be had. Raises `RequestError` if by devices."""
+    if not statistics_of(learner.model):
+        return
+    if config.xla == ON and replicas > 1:
+        expected = (
+            f"auto with {replicas} devices and the batch normalisation of {config.model}, which XLA can't compute"
+        )
+        raise cli.invalid_flag("xla", expected=expected, received=ON, fix="leave it out, or give --model=residual")
+    if config.accumulate > 1:
+        size = -(-config.batch_size // (replicas * config.accumulate))
+        cli.say(f"{config.organ}: {config.model} normalises by {size} images, not by the batch, for --accumulate")
 
 
 def _job(

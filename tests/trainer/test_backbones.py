@@ -285,4 +285,4 @@ def test_addresses_are_those_of_kerass_constants() -> None:
 
 def test_a_digest_is_that_of_the_files_content(tmp_path: Path) -> None:
     (tmp_path / "w.h5").write_bytes(b"abc")
-    assert weights_digest(tmp_path / "w.h5") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert weights_digest(str(tmp_path / "w.h5")) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

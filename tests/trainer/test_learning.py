@@ -20,6 +20,7 @@ from trainer.config import TrainConfig
 from trainer.dropout import dropped
 from trainer.loop import TrainJob, train
 from trainer.losses import SAMPLES_THAT_OVERLAP, Loss, class_weights
+from trainer.model_ends import parts_of
 from trainer.models import LOGITS, build_model
 from trainer.preemption import StopSignal
 from trainer.schedule import Course, highest_rate
@@ -224,14 +225,28 @@ def test_the_last_epoch_is_kept_where_that_is_asked_for(dataset: Dataset, tmp_pa
     assert (end.best_epoch, end.best_step) == (3, end.step)
 
 
-def test_kernels_shrink_and_biases_do_not() -> None:
-    learner = learner_of(ONE("CPU:0"), optimizer="adamw", weight_decay=0.5)
+@pytest.mark.parametrize("optimizer", ["adamw", "adamax"])
+def test_weights_that_were_frozen_begin_with_steps_as_long_as_the_rate_says(optimizer: str) -> None:
+    phases = {"epochs": 500, "freeze_epochs": 400}
+    learner = learner_of(ONE("CPU:0"), optimizer=optimizer, learning_rate=RATE, warmup=0.0, **phases)
+    learner.optimizer.iterations.assign(3 * 400)
+    body, all_weights = parts_of(learner.model)[0].trainable_variables, learner.model.trainable_variables
+    for _ in range(12):
+        before = [weight.numpy() for weight in body]
+        learner.optimizer.apply_gradients([(tf.ones_like(weight), weight) for weight in all_weights])
+        steps = [old - weight.numpy() for old, weight in zip(before, body, strict=True)]
+        assert all(np.allclose(step, RATE, rtol=0.01) for step in steps)
+
+
+@pytest.mark.parametrize("model", ["seed_pooled", "residual_batch_team"])
+def test_kernels_shrink_and_biases_do_not(model: str) -> None:
+    learner = learner_of(ONE("CPU:0"), optimizer="adamw", weight_decay=0.5, model=model)
     for weight in learner.model.trainable_variables:
         weight.assign(tf.ones_like(weight))
     nothing = [tf.zeros_like(weight) for weight in learner.model.trainable_variables]
     learner.optimizer.apply_gradients(zip(nothing, learner.model.trainable_variables, strict=True))
     for weight in learner.model.trainable_variables:
-        expected = 1 - 0.5 * RATE if len(weight.shape) > 1 else 1.0
+        expected = 1 - 0.5 * RATE if weight.name == "kernel" else 1.0
         assert np.allclose(weight, expected, atol=1e-6), weight.path
 
 

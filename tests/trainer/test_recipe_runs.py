@@ -70,6 +70,21 @@ def test_a_budget_that_leaves_nothing_after_the_frozen_epochs_is_refused(tfrecor
     assert "--image_budget" in done.stderr
 
 
+def test_batch_normalisation_that_xla_cannot_compute_over_devices_is_refused(tfrecords: Path, tmp_path: Path) -> None:
+    more = ("--model=residual_batch", "--xla=on", "--logical_cpus=2")
+    done = run_module("trainer", *train_command(tfrecords, tmp_path, *TINY, *more))
+    assert done.returncode == 2
+    assert "Invalid value for `--xla`" in done.stderr
+    assert "--model=residual" in done.stderr
+
+
+def test_batch_normalisation_by_parts_of_a_batch_is_told(tfrecords: Path, tmp_path: Path) -> None:
+    more = ("--model=residual_batch", "--accumulate=4", "--epochs=1")
+    done = run_module("trainer", *train_command(tfrecords, tmp_path, *TINY, *more))
+    assert done.returncode == 0, done.stderr
+    assert "residual_batch normalises by 8 images, not by the batch" in done.stderr
+
+
 def test_what_is_exported_is_of_keras_own_layers(by_recipe: tuple[Path, dict[str, Any]]) -> None:
     model = keras.saving.load_model(by_recipe[0] / "model.keras")
     assert not any(isinstance(layer, StandardizedConv2D) for layer in model.layers)
