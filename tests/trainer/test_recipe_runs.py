@@ -78,6 +78,7 @@ def test_batch_normalisation_that_xla_cannot_compute_over_devices_is_refused(tfr
     assert "--model=residual" in done.stderr
 
 
+@pytest.mark.long
 def test_batch_normalisation_by_parts_of_a_batch_is_told(tfrecords: Path, tmp_path: Path) -> None:
     more = ("--model=residual_batch", "--accumulate=4", "--epochs=1")
     done = run_module("trainer", *train_command(tfrecords, tmp_path, *TINY, *more))
