@@ -35,19 +35,16 @@ class _LateWeights:
         super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
 
     def _correction(self, steps: Any) -> Any:
-        """What Keras multiplies the rate by, this many steps after moments of 0."""
-        raise NotImplementedError
+        """What Keras multiplies the rate by, this many steps after moments of 0: here for the first moment."""
+        return 1.0 / (1.0 - self.beta_1**steps)  # type: ignore[attr-defined]
 
 
 class AdamW(_LateWeights, keras.optimizers.AdamW):  # type: ignore[misc]
-    """Keras's."""
+    """Keras's, whose second moment is corrected too."""
 
     def _correction(self, steps: Any) -> Any:
-        return tf.sqrt(1.0 - self.beta_2**steps) / (1.0 - self.beta_1**steps)
+        return super()._correction(steps) * tf.sqrt(1.0 - self.beta_2**steps)
 
 
 class Adamax(_LateWeights, keras.optimizers.Adamax):  # type: ignore[misc]
     """Keras's."""
-
-    def _correction(self, steps: Any) -> Any:
-        return 1.0 / (1.0 - self.beta_1**steps)

@@ -119,9 +119,10 @@ def main() -> None:
     values = parser.parse_args()
     organs, rows = values.organs.split(","), values.rows.split(";")
     if not values.table_only:
-        cut = ("--organ=" + values.organs, f"--tfrecords={values.tfrecords}", f"--output={values.work}/folds")
-        subprocess.run([sys.executable, "-m", "data_pipeline.folds", *cut, f"--folds={FOLDS}"], check=True)
         folds = [TEST_SPLIT] if values.test_split else [int(fold) for fold in values.folds.split(",")]
+        if not values.test_split:
+            cut = ("--organ=" + values.organs, f"--tfrecords={values.tfrecords}", f"--output={values.work}/folds")
+            subprocess.run([sys.executable, "-m", "data_pipeline.folds", *cut, f"--folds={FOLDS}"], check=True)
         jobs = [
             Job(row, organ, fold, values.work, values.tfrecords) for fold in folds for row in rows for organ in organs
         ]

@@ -62,20 +62,20 @@ def test_a_budget_of_images_is_kept_but_for_one_epoch(budget: int, records: int,
     assert config.epochs_on(records) == epochs
 
 
-def test_a_budget_that_leaves_nothing_after_the_frozen_epochs_is_refused(tfrecords: Path, tmp_path: Path) -> None:
-    more = ("--epochs=9", "--freeze_epochs=2", "--image_budget=1")
-    done = run_module("trainer", *train_command(tfrecords, tmp_path, *TINY, *more))
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("--epochs=9 --freeze_epochs=2 --image_budget=1", ("Expected less than the 1 epochs that", "--image_budget")),
+        ("--model=residual_batch --xla=on --logical_cpus=2", ("Invalid value for `--xla`", "--model=residual")),
+    ],
+    ids=["a budget that leaves nothing after the frozen epochs", "batch normalisation over devices by XLA"],
+)
+def test_what_only_the_network_or_the_data_can_tell_is_refused(
+    more: str, says: tuple[str, ...], tfrecords: Path, tmp_path: Path
+) -> None:
+    done = run_module("trainer", *train_command(tfrecords, tmp_path, *TINY, *more.split()))
     assert done.returncode == 2
-    assert "Expected less than the 1 epochs that" in done.stderr
-    assert "--image_budget" in done.stderr
-
-
-def test_batch_normalisation_that_xla_cannot_compute_over_devices_is_refused(tfrecords: Path, tmp_path: Path) -> None:
-    more = ("--model=residual_batch", "--xla=on", "--logical_cpus=2")
-    done = run_module("trainer", *train_command(tfrecords, tmp_path, *TINY, *more))
-    assert done.returncode == 2
-    assert "Invalid value for `--xla`" in done.stderr
-    assert "--model=residual" in done.stderr
+    assert all(words in done.stderr for words in says), done.stderr
 
 
 @pytest.mark.long
