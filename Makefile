@@ -13,7 +13,8 @@ TAG ?= $(VERSION)$(if $(filter gpu,$(VARIANT)),-gpu)
 ifeq ($(filter cpu gpu,$(VARIANT)),)
 $(error Invalid value for VARIANT. Expected cpu or gpu. Received: $(VARIANT))
 endif
-IN_PARALLEL = --numprocesses=auto --maxprocesses=4 --dist=loadfile
+PROCESSES = $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() + 1, 4))')
+IN_PARALLEL = --numprocesses=$(PROCESSES) --dist=loadfile
 LOCK = $(if $(filter gpu,$(VARIANT)),gpu,runtime)
 
 .PHONY: demo test test-long test-faults test-container lint bench peers image sbom lock clean
@@ -25,7 +26,7 @@ demo: $(VENV)/.runtime
 	$(PY) -m trainer --organ=salivary_gland --tfrecords=demo/tfrecords --runs=demo/runs \
 		--epochs=20 --batch_size=32 --precision=auto
 
-# Files of tests are shared by as many processes as there are processors, four at most.
+# Files of tests are shared by a process more than there are processors, since tests wait too, but four at most.
 test: $(VENV)/.test
 	$(PY) -m pytest -m "not container and not long" $(IN_PARALLEL)
 

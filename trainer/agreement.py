@@ -17,7 +17,7 @@ def make_sum(strategy: tf.distribute.Strategy, layout: Layout) -> Callable[[floa
     if layout.alone:
         return lambda value: float(value) * layout.replicas
 
-    @tf.function  # type: ignore[untyped-decorator]
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def total(value: Any) -> Any:
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.identity(value)), axis=None)
 

@@ -137,7 +137,7 @@ def make_augment(how: Augmentation, *, on_host: bool = False) -> Callable[[Any, 
     return augment
 
 
-@tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
+@tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
 def warp(images: Any, matrices: Any, gains: Any, *, limit: float) -> Any:
     """Each image at the source points of its matrix, bilinearly with nearest fill, times its gain, at most `limit`.
 

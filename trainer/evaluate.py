@@ -54,7 +54,7 @@ def make_evaluation_step(strategy: tf.distribute.Strategy, model: keras.Model) -
         numbers = tf.stack([tf.cast(column, tf.float64) for column in columns], axis=1)
         return tf.concat([numbers, tf.cast(model(batch["image"], training=False), tf.float64)], axis=1)
 
-    @tf.function  # type: ignore[untyped-decorator]
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def step(batch: Any) -> Any:
         return strategy.run(on_replica, args=(batch,))
 

@@ -59,7 +59,7 @@ def draw_mix(how: Mixing, *, seed: int, epoch: int, indices: NDArray[np.int64], 
     return Mix(partners, seen, np.where(cuts, 1.0, share).astype(np.float32), boxes.astype(np.float32))
 
 
-@tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
+@tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
 def mixed(own: Any, others: Any, parameters: Any) -> Any:
     """Images mixed with their partners': both `[batch, size, size, 3] float32`, `parameters` as `Mix.packed`."""
     places = tf.range(own.shape[1], dtype=tf.float32)

@@ -50,7 +50,7 @@ def costs_of(config: TrainConfig, *, classes: int, seconds: float, tick: Callabl
     with strategy.scope():
         learner = trainable(config, classes=classes, steps_per_epoch=1)
     network = logits_of(learner.model)
-    forward = tf.function(lambda images: network(images, training=False))
+    forward = tf.function(lambda images: network(images, training=False), autograph=False)
     step = make_train_step(strategy, learner.model, learner.optimizer, scale=learner.scale)
     return Costs(
         config.model,

@@ -36,7 +36,7 @@ def stain_maps(factor: NDArray[np.float64], offset: NDArray[np.float64]) -> tupl
     return (_TO_STAINS * factor[:, None, :]) @ HED, offset @ HED
 
 
-@tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
+@tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
 def stained(pixels: Any, maps: Any, offsets: Any) -> Any:
     """Images in [0, 255] with other strengths of stains: `maps` is `[batch, 9]`, `offsets` `[batch, 3]`."""
     density = tf.unstack(-tf.math.log(tf.maximum(pixels, DARKEST) / 255.0), axis=-1)
@@ -54,20 +54,20 @@ def blurred(pixels: Any, sigmas_px: Any, *, largest_px: float) -> Any:
     return _blurred_across(_blurred_down(pixels, weights), weights)
 
 
-@tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
+@tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
 def _kernels(sigmas_px: Any, distance: Any) -> Any:
     weights = tf.exp(-0.5 * (distance / tf.maximum(sigmas_px, _LEAST_SIGMA)[:, None]) ** 2)
     return weights / tf.reduce_sum(weights, axis=1, keepdims=True)
 
 
-@tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
+@tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
 def _blurred_down(pixels: Any, weights: Any) -> Any:
     size, taps = pixels.shape[1], weights.shape[1]
     wide = tf.gather(pixels, _with_borders(size, taps), axis=1)
     return tf.add_n([wide[:, k : k + size] * weights[:, k, None, None, None] for k in range(taps)])
 
 
-@tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
+@tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
 def _blurred_across(pixels: Any, weights: Any) -> Any:
     size, taps = pixels.shape[2], weights.shape[1]
     wide = tf.gather(pixels, _with_borders(size, taps), axis=2)
@@ -83,7 +83,7 @@ def radius(sigma_px: float) -> int:
     return max(1, math.ceil(KERNEL_SIGMAS * sigma_px))
 
 
-@tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
+@tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
 def cut_out(pixels: Any, boxes: Any) -> Any:
     """Images in [0, 1] with a grey box each, `[batch, 4]`: left, top, right, bottom in pixels, which may lie outside.
 

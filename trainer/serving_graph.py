@@ -24,6 +24,7 @@ from trainer.served_images import decode_served
 
 SIGNATURE = "serving_default"
 VIEWS = (1, 8)
+IMAGES = [tf.TensorSpec([None], tf.string, name="images")]
 DECODED_AT_ONCE = 16  # more are no faster; each holds an image at its full size
 
 
@@ -49,7 +50,7 @@ class Server(tf.Module):  # type: ignore[misc]
         self._image_size = image_size
         self._temperature, self._views, self._threshold = temperature, views, threshold
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="images")])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=IMAGES, autograph=False)  # type: ignore[untyped-decorator]
     def serve(self, images: Any) -> dict[str, Any]:
         """`[n] string` of JPEG, PNG, BMP or GIF files → for each its `class`, the `confidence` in it, all
         `probabilities [n, classes]` and `logits [n, classes]`; and `accepted`, whether the confidence reaches the
@@ -57,13 +58,13 @@ class Server(tf.Module):  # type: ignore[misc]
         """
         return self._answers(self._pixels(images)[0])
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="images")])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=IMAGES, autograph=False)  # type: ignore[untyped-decorator]
     def serve_checked(self, images: Any) -> dict[str, Any]:
         """The same, and the `last_pixel [n, 3] uint8` of each file: grey may mean that a JPEG lacks data."""
         pixels, last = self._pixels(images)
         return self._answers(pixels) | {"last_pixel": last}
 
-    @tf.function(input_signature=[])  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=[], autograph=False)  # type: ignore[untyped-decorator]
     def describe(self) -> dict[str, Any]:
         """`classes [classes] string` in the order of the probabilities, the `image_size` images are brought to, the
         `temperature`, the number of `views`, and the `threshold` if there is one.

@@ -77,7 +77,7 @@ def make_train_step(
         gradients = tape.gradient(scaled, variables)
         return scale.down(gradients) if scale else gradients, sums
 
-    compiled = tf.function(gradients_and_sums, jit_compile=True) if update.xla else gradients_and_sums
+    compiled = tf.function(gradients_and_sums, jit_compile=True, autograph=False) if update.xla else gradients_and_sums
 
     def forward_and_back(batch: dict[str, Any]) -> tuple[list[Any], Any]:
         batch = finish(batch) if finish else batch
@@ -111,7 +111,7 @@ def make_train_step(
         strategy.run(scale.update, args=(finite,))
         return total(strategy.run(told, args=(sums, stop, broken)))
 
-    @tf.function  # type: ignore[untyped-decorator]
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def step(batch: Any, stop: Any) -> Any:
         number = tf.identity(optimizer.iterations)
         sums = scaled_step(batch, stop, scale) if scale else total(strategy.run(on_replica, args=(batch, stop)))
@@ -150,7 +150,7 @@ def make_several_steps(step: Callable[[Any, Any], Any]) -> Callable[[Any, Any, A
     arithmetic: how steps are put together changes no bit.
     """
 
-    @tf.function  # type: ignore[untyped-decorator]
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def steps(iterator: Any, count: Any, stop: Any) -> Any:
         def go_on(number: Any, fine: Any, rows: Any) -> Any:
             return (number < count) & fine

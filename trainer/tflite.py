@@ -46,7 +46,7 @@ class _Lite(tf.Module):  # type: ignore[misc]
         # The converter finds a Keras model's weights only if they are listed: else it leaves them out, without a word.
         self._weights = [variable.value for variable in self._network.variables]
         spec = tf.TensorSpec([None, image_size, image_size, 3], tf.float32, name="image")
-        self.answer = tf.function(self._answer, input_signature=[spec])
+        self.answer = tf.function(self._answer, input_signature=[spec], autograph=False)
 
     def _answer(self, image: Any) -> dict[str, Any]:
         if self._views == 1:

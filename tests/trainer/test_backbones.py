@@ -30,7 +30,7 @@ from trainer.models import LOGITS, MODELS, build_model, for_xla, logits_of
 PX, CLASSES = 32, 3
 IMAGES = np.random.default_rng(0).random((4, PX, PX, 3), dtype=np.float32)
 # Each way to want pixels, with and without a copy of the layers, with batch normalisation and without.
-SMALL = ("MobileNetV2", "EfficientNetB0", "VGG16")
+SMALL = ("MobileNetV2", pytest.param("EfficientNetB0", marks=pytest.mark.long), "VGG16")
 pytestmark = pytest.mark.usefixtures("two_devices")
 SaveAs = Callable[[keras.Model, Path], Any]
 

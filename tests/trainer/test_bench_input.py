@@ -95,6 +95,7 @@ def test_the_command_measures_every_stage_and_ends_with_a_verdict(tfrecords: Pat
     assert "bottleneck" in found["verdict"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("faulty_bucket", IN_MEMORY, indirect=True)
 def test_a_dataset_in_a_bucket_is_fetched_and_a_damaged_record_is_named(
     faulty_bucket: FaultyBucket, tfrecords: Path, tmp_path: Path

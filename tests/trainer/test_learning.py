@@ -140,6 +140,7 @@ def test_the_average_is_the_one_of_the_books(strategy: tf.distribute.Strategy) -
     assert all(np.allclose(a, e, atol=1e-5) for a, e in zip(average.get_weights(), expected, strict=True))
 
 
+@pytest.mark.parametrize("strategy", ["single", pytest.param("mirrored", marks=pytest.mark.long)], indirect=True)
 def test_batch_statistics_are_averaged_with_the_weights(strategy: tf.distribute.Strategy) -> None:
     learner = learner_of(strategy, model="residual_batch", ema=0.5)
     step = make_train_step(

@@ -121,6 +121,7 @@ def test_a_table_has_a_line_for_each_network() -> None:
     assert len({len(line) for line in (heading, *rows)}) == 1
 
 
+@pytest.mark.long
 def test_json_has_every_slice_of_time() -> None:
     done = run_module("trainer.models", "--model=MobileNet", "--json", *QUICK)
     assert done.returncode == EXIT_DONE, done.stderr

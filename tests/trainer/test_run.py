@@ -109,11 +109,19 @@ def test_tflite_can_be_had_of_a_run_that_is_done_and_changes_no_number(
     ).read_bytes()
 
 
-def test_test_time_augmentation_is_in_the_model_that_is_tested_and_served(tfrecords: Path, tmp_path: Path) -> None:
-    done = run_module("trainer", *train_command(tfrecords, tmp_path, "--tta", "--epochs=1"))
+@pytest.fixture(scope="module")
+def patient_run(tfrecords: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that has stopped early, and is tested and served with eight views of an image."""
+    runs = tmp_path_factory.mktemp("runs")
+    arguments = ["--epochs=30", "--patience=2", "--learning_rate=0.02", "--tta"]
+    done = run_module("trainer", *train_command(tfrecords, runs, *arguments))
     assert done.returncode == 0, done.stderr
-    served, metrics = load_served(tmp_path / "gland" / "r"), metrics_of(tmp_path / "gland" / "r")
-    assert served.views == metrics["views"] == 8
+    return runs / "gland" / "r"
+
+
+def test_test_time_augmentation_is_in_the_model_that_is_tested_and_served(patient_run: Path, tfrecords: Path) -> None:
+    served = load_served(patient_run)
+    assert served.views == metrics_of(patient_run)["views"] == 8
     manifest = Manifest.load(tfrecords / "gland")
     records = RecordReader(tfrecords / "gland", manifest, "test").records(np.arange(8))
     turned = [as_png(np.ascontiguousarray(np.rot90(decode(record.image).pixels))) for record in records]
@@ -160,7 +168,8 @@ def test_interrupted_by_sigterm_and_sigkill_it_ends_bit_identical(
     assert _weights(finished_run) == _weights(folder)
 
 
-@pytest.mark.parametrize("signal_number", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGKILL])
+@pytest.mark.long
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGKILL])
 def test_stopped_while_it_is_exported_and_tested_it_ends_as_if_it_was_not(
     finished_run: Path, tfrecords: Path, tmp_path: Path, signal_number: signal.Signals
 ) -> None:
@@ -242,11 +251,8 @@ def test_another_dataset_under_the_same_name_is_refused(tmp_path: Path) -> None:
         open_run(tmp_path / "r", config, dataset="two", chief=True)
 
 
-def test_patience_stops_early_and_the_best_epoch_is_tested(tfrecords: Path, tmp_path: Path) -> None:
-    arguments = ["--epochs=30", "--patience=2", "--learning_rate=0.02"]
-    done = run_module("trainer", *train_command(tfrecords, tmp_path, *arguments))
-    assert done.returncode == 0, done.stderr
-    metrics = metrics_of(tmp_path / "gland" / "r")
+def test_patience_stops_early_and_the_best_epoch_is_tested(patient_run: Path) -> None:
+    metrics = metrics_of(patient_run)
     assert len(metrics["history"]) == metrics["best_epoch"] + 2 < 30
     scores = [row["validation_balanced_accuracy"] for row in metrics["history"]]
     assert scores[metrics["best_epoch"] - 1] == max(scores)
@@ -254,13 +260,13 @@ def test_patience_stops_early_and_the_best_epoch_is_tested(tfrecords: Path, tmp_
     model = build_model("seed", image_size=SIZE, classes=3)
     optimizer = keras.optimizers.Adamax()
     optimizer.build(model.trainable_variables)
-    checkpoints = Checkpoints(tmp_path / "gland" / "r" / "checkpoints", model, optimizer)
+    checkpoints = Checkpoints(patient_run / "checkpoints", model, optimizer)
     last = checkpoints.restore_last()
     assert last is not None
     newest = [weight.tobytes() for weight in model.get_weights()]
     checkpoints.restore_best(last)
     best = [weight.tobytes() for weight in model.get_weights()]
-    assert _weights(tmp_path / "gland" / "r") == best != newest
+    assert _weights(patient_run) == best != newest
 
 
 @pytest.mark.long

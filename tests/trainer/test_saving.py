@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from tests.trainer.jobs import Dataset, StopAfter, best_of, job_of, scores, stat
 from trainer import saving
 from trainer.checkpoints import Progress
 from trainer.intervals import Interval
-from trainer.loop import TrainJob, train
+from trainer.loop import train
 from trainer.preemption import StopSignal
 
 SCORES = (0.1, 0.9, 0.3, 0.2)  # the second epoch is the best one
@@ -30,10 +30,21 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         yield disk
 
 
-@pytest.fixture
-def undisturbed(dataset: Dataset, tmp_path: Path) -> tuple[TrainJob, Progress]:
-    job = job_of(dataset, tmp_path / "undisturbed", StopSignal(), epochs=EPOCHS, validate=scores(*SCORES))
-    return job, train(job, Progress())
+@dataclass(frozen=True)
+class Undisturbed:
+    """How a run ends whose disk never refuses anything."""
+
+    progress: Progress
+    state: list[bytes]
+    best: list[bytes]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(two_devices: None, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    job = job_of(dataset, folder, StopSignal(), epochs=EPOCHS, validate=scores(*SCORES))
+    progress = train(job, Progress())
+    return Undisturbed(progress, state_of(job), best_of(job, progress))
 
 
 def full(disk: Disk) -> None:
@@ -71,7 +82,7 @@ during_trouble = pytest.mark.parametrize(("begin", "end", "says"), TROUBLES, ids
 def test_an_outage_around_the_best_epoch_changes_nothing(
     dataset: Dataset,
     disk: Disk,
-    undisturbed: tuple[TrainJob, Progress],
+    undisturbed: Undisturbed,
     capsys: pytest.CaptureFixture[str],
     begin: Callable[[Disk], None],
     end: Callable[[Disk], None],
@@ -95,13 +106,12 @@ def test_an_outage_around_the_best_epoch_changes_nothing(
     assert says in said
     assert "To fix it: " in said
     assert "the disk takes them again" in said
-    whole, whole_progress = undisturbed
-    assert untimed(progress) == untimed(whole_progress)
-    assert state_of(job) == state_of(whole)
+    assert untimed(progress) == untimed(undisturbed.progress)
+    assert state_of(job) == undisturbed.state
     again = job_of(dataset, folder, StopSignal())
     assert again.checkpoints.restore_last() == progress
-    assert state_of(again) == state_of(whole)
-    assert best_of(again, progress) == best_of(whole, whole_progress) != state_of(job)
+    assert state_of(again) == undisturbed.state
+    assert best_of(again, progress) == undisturbed.best != state_of(job)
     assert progress.best_step == 6
     kept = {"last.json", "step-00000006", "step-00000012"}
     assert {path.name for path in folder.iterdir()} - {"step-00000003", "step-00000011"} == kept
@@ -145,14 +155,14 @@ def test_told_to_stop_it_says_what_it_goes_back_to(
 
 
 def test_a_disk_that_is_full_from_the_start_loses_nothing_once_it_is_freed(
-    dataset: Dataset, disk: Disk, undisturbed: tuple[TrainJob, Progress]
+    dataset: Dataset, disk: Disk, undisturbed: Undisturbed
 ) -> None:
     """Only the end is saved, and the best epoch before it."""
     disk.fill(spare_pages=1)
     job = job_of(dataset, disk.folder / "c", StopSignal(), epochs=EPOCHS, validate=scores(*SCORES))
     job = replace(job, on_epoch=lambda row: disk.free() if row["epoch"] == EPOCHS else None)
     progress = train(job, Progress())
-    assert best_of(job, progress) == best_of(*undisturbed)
+    assert best_of(job, progress) == undisturbed.best
 
 
 @pytest.fixture
@@ -162,9 +172,7 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick_retries")
-def test_the_end_of_training_waits_for_the_disk(
-    dataset: Dataset, disk: Disk, undisturbed: tuple[TrainJob, Progress]
-) -> None:
+def test_the_end_of_training_waits_for_the_disk(dataset: Dataset, disk: Disk, undisturbed: Undisturbed) -> None:
     job = job_of(dataset, disk.folder / "c", StopSignal(), epochs=EPOCHS, validate=scores(*SCORES))
     timer = threading.Timer(3, disk.free)
 
@@ -175,7 +183,7 @@ def test_the_end_of_training_waits_for_the_disk(
 
     progress = train(replace(job, on_epoch=on_epoch), Progress())
     timer.join()
-    assert state_of(job) == state_of(undisturbed[0])
+    assert state_of(job) == undisturbed.state
     assert job.checkpoints.restore_last() == progress
 
 
@@ -227,15 +235,15 @@ def test_what_failed_is_tried_again_before_the_next_one_is_due(
 
 
 def test_saving_by_the_clock_changes_nothing_that_is_learnt(
-    dataset: Dataset, tmp_path: Path, undisturbed: tuple[TrainJob, Progress]
+    dataset: Dataset, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
     job = job_of(dataset, tmp_path / "c", StopSignal(), epochs=EPOCHS, validate=scores(*SCORES))
     seen: set[int] = set()
     timed = replace(job, checkpoint_every=Interval(seconds=1e-6), stop=Spy(seen, tmp_path / "c"))
     progress = train(timed, Progress())
     assert seen >= {1, 2, 4, 5, 7, 8, 10}
-    assert state_of(timed) == state_of(undisturbed[0])
-    assert best_of(timed, progress) == best_of(*undisturbed)
+    assert state_of(timed) == undisturbed.state
+    assert best_of(timed, progress) == undisturbed.best
 
 
 class Spy(StopSignal):
