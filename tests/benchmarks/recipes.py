@@ -135,7 +135,7 @@ def main() -> None:
         (values.work / f"{'test' if values.test_split else 'folds'}-{organ}.json").write_text(
             json.dumps(rows, indent=1)
         )
-    print("\n".join(_tables(results)))
+    print("\n".join((_test_table if values.test_split else _tables)(results)))
 
 
 def _results(organ: str, folds: Sequence[int], work: Path) -> dict[str, dict[str, Any]]:
@@ -224,6 +224,20 @@ def _tables(results: Mapping[str, Mapping[str, dict[str, Any]]]) -> Iterator[str
             for name in parts:
                 scores = " | ".join(_apart(rows[name], key) for key in SHOWN[:3])
                 yield f"| {name} | {len(rows[name]['folds'])} | {scores} | {rows[name]['minutes']:.1f} |"
+
+
+def _test_table(results: Mapping[str, Mapping[str, dict[str, Any]]]) -> Iterator[str]:
+    """Markdown: a line for each organ and recipe."""
+    yield "| | images | balanced accuracy | accuracy | to classical | to strong | calibration (by chance) |"
+    yield "|---|---|---|---|---|---|---|"
+    for organ, rows in results.items():
+        for number, (name, row) in enumerate((name, rows[name]) for name in RECIPES if name in rows):
+            if number == 0:
+                classical = " | ".join(f"{row['classical'][key]:.3f}" for key in SHOWN[:2])
+                yield f"| **{organ}**, *classical baseline* | {row['n']} | {classical} | | | |"
+            scores = " | ".join(_score(row, key) for key in SHOWN[:2])
+            apart = f"{_limits(row['to_classical'])} | {_apart(row, 'accuracy')}"
+            yield f"| {name} | | {scores} | {apart} | {row['ece']:.3f} ({row['ece_by_chance']:.3f}) |"
 
 
 def _score(row: Mapping[str, Any], key: str) -> str:
