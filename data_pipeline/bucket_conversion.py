@@ -39,9 +39,9 @@ def convert_to_bucket(conversion: Conversion, bucket: BucketFolder) -> Manifest:
         partial = bucket / f".{conversion.organ}.partial"
         if done is None:
             _check_room(conversion)
-            with mirrored(conversion, partial):
+            with mirrored(conversion, partial) as end_mirror:
                 # What is in the scratch folder is ours, be it of other flags.
-                done = convert(replace(conversion, overwrite=True))
+                done = convert(replace(conversion, overwrite=True), before_seal=end_mirror)
             if done is None:
                 raise FaultError(f"{conversion.organ} wasn't sealed. To fix it: run the same command again.")
             publish(conversion, bucket, done, seen)

@@ -1,7 +1,7 @@
 """What a conversion has inspected, kept in the bucket too: a machine that is lost takes no work with it.
 
-    with mirrored(conversion, folder):      # gs://lab/tfrecords/.cervix.partial
-        convert(conversion)
+    with mirrored(conversion, folder) as end_mirror:      # gs://lab/tfrecords/.cervix.partial
+        convert(conversion, before_seal=end_mirror)
 
 Chunks of the inspection are whole, never change, and are named by what they are made of (`inspect_stage.py`); so they
 can be copied while others are being made, and a run that finds its scratch folder empty fetches those it needs. The
@@ -9,7 +9,7 @@ plan and the shards aren't copied: they are made from the chunks at the speed of
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,20 +26,27 @@ AT_ONCE = 8
 
 
 @contextmanager
-def mirrored(conversion: Conversion, folder: BucketFolder) -> Iterator[None]:
-    """Fetch the chunks that `folder` has and this machine hasn't; copy there what is made within this block."""
+def mirrored(conversion: Conversion, folder: BucketFolder) -> Iterator[Callable[[], None]]:
+    """Fetch the chunks that `folder` has and this machine hasn't; copy there what is made within this block.
+
+    What it gives ends the copying sooner.
+    """
     chunks, here = folder / INSPECT_FOLDER, conversion.work / INSPECT_FOLDER
     kept = _fetch(conversion, chunks, here)
     ended = threading.Event()
     thread = threading.Thread(target=_keep, args=(chunks, here, kept, ended), daemon=True, name="mirror")
     thread.start()
+
+    def end() -> None:
+        ended.set()
+        thread.join()
+
     try:
-        yield
+        yield end
     except BaseException:
         ended.set()  # nobody waits for it: the process is about to end
         raise
-    ended.set()
-    thread.join()
+    end()
 
 
 def _fetch(conversion: Conversion, chunks: BucketFolder, here: Path) -> set[str]:

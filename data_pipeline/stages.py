@@ -34,11 +34,12 @@ NO_MANIFEST = (0, 0)
 Result = TypeVar("Result")
 
 
-def convert(conversion: Conversion) -> Manifest | None:
+def convert(conversion: Conversion, *, before_seal: Callable[[], None] = lambda: None) -> Manifest | None:
     """Run the stages that were asked for, or find that all is done.
 
-    The dataset's manifest, or None if sealing it is left to another stage or worker. Raises `RequestError` where a
-    person has to decide.
+    The dataset's manifest, or None if sealing it is left to another stage or worker. `before_seal` has to end other
+    threads: sealing imports TFDS, which replaces Python's `__import__` meanwhile, and theirs would fail. Raises
+    `RequestError` where a person has to decide.
     """
     with _locked(conversion), keeping_workers():
         if conversion.share.leads:
@@ -51,7 +52,7 @@ def convert(conversion: Conversion) -> Manifest | None:
         if done is None:
             say(f"{conversion.organ}: {len(conversion.files)} files in {conversion.source.description}")
             try:
-                done = _run(conversion, _Wait(conversion, before))
+                done = _run(conversion, _Wait(conversion, before), before_seal)
             except (_SealedElsewhere, FileNotFoundError):
                 if _manifest_stamp(conversion) in (NO_MANIFEST, before):
                     raise
@@ -61,7 +62,7 @@ def convert(conversion: Conversion) -> Manifest | None:
         return done
 
 
-def _run(conversion: Conversion, wait: "_Wait") -> Manifest | None:
+def _run(conversion: Conversion, wait: "_Wait", before_seal: Callable[[], None]) -> Manifest | None:
     stages, leads = conversion.stages, conversion.share.leads
     written: dict[str, WrittenShard] = {}
     if "inspect" in stages:
@@ -89,6 +90,7 @@ def _run(conversion: Conversion, wait: "_Wait") -> Manifest | None:
                 stage="write",
                 take_over=lambda: _write(conversion, summary.shards),
             )
+            before_seal()
             return seal(
                 summary,
                 _collect(conversion, summary, written if conversion.share.of == 1 else {}),

@@ -1,15 +1,19 @@
 """What a conversion has inspected is kept in the bucket, also by a bucket that is away for a while."""
 
+import threading
 from pathlib import Path
 
 import pytest
 
+from data_pipeline import seal
+from data_pipeline.manifest import Manifest
 from data_pipeline.mirror import mirrored
 from data_pipeline.sources import open_sources
 from data_pipeline.spool import SUFFIX
 from data_pipeline.write import INSPECT_FOLDER
 from tests.bucket_server import FaultyBucket
 from tests.conftest import make_images
+from tests.data_pipeline.bucket_files import convert_here
 from tests.faults.program import conversion
 from tests.trainer.workers import until
 
@@ -41,3 +45,19 @@ def test_after_a_bucket_was_away_what_is_inspected_is_kept_there_again(
         until(lambda: len(partial.files()) == 1, 10, "the upload")
     assert partial.files()[0].name == f"{INSPECT_FOLDER}/one{SUFFIX}"
     assert f"{said}{capsys.readouterr().err}".count("can't be kept") == 1  # once, however often it is tried
+
+
+def test_while_tfds_is_imported_no_other_thread_imports_anything(
+    faulty_bucket: FaultyBucket, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It replaces `__import__` by one that knows no relative imports, for all threads, and the network uses some."""
+    write, running = seal.write_tfds_metadata, set[str]()
+
+    def watched(folder: Path, manifest: Manifest) -> None:
+        running.update(thread.name.partition("_")[0] for thread in threading.enumerate())
+        write(folder, manifest)
+
+    monkeypatch.setattr(seal, "write_tfds_metadata", watched)
+    convert_here(images, tmp_path / "scratch")
+    assert "MainThread" in running
+    assert not running & {"mirror", "transfer", "fetch"}
