@@ -74,6 +74,7 @@ def render(found: Found) -> str:
         "number": number,
         "ranged": ranged,
         "signed": signed,
+        "spread": spread,
         "plain_range": plain_range,
     }
     return page.render("trainer", TEMPLATE, context)
@@ -108,17 +109,33 @@ def signed(name: str, difference: Found | None) -> str:
     return shown[0] + (f" ({shown[1]} to {shown[2]})" if len(shown) > 1 else "")
 
 
+def spread(name: str, found: Found) -> str:
+    """A mean and the standard deviation about it, if there is one."""
+    deviation = found["deviation"]
+    return number(name, found["mean"]) + (f" ± {number(name, deviation)}" if deviation is not None else "")
+
+
 def table(found: Found) -> str:
-    """The scores of each run and their differences to the first, for a terminal."""
-    width = max(len(row["name"]) for row in found["runs"])
-    head = f"{'':<{width}}  {'split':<10}  " + "  ".join(f"{TITLES[name]:<24}" for name in METRICS)
-    lines = [head.rstrip()]
-    for row in found["runs"]:
-        for split in ("test", "validation"):
-            if row[split]:
-                cells = "  ".join(f"{ranged(name, row[split]):<24}" for name in METRICS)
-                lines.append(f"{row['name']:<{width}}  {split:<10}  {cells}".rstrip())
-    for row in found["differences"]:
-        cells = "  ".join(f"{signed(name, row[name]):<24}" for name in METRICS)
-        lines.append(f"{row['name']:<{width}}  {'− first':<10}  {cells}".rstrip())
-    return "\n".join([*lines, "In brackets: 95 % intervals, groups of images resampled."])
+    """The scores of each run, their differences to the first, and what runs alike have in common, for a terminal."""
+    splits = ("test", "validation")
+    rows = [
+        (row["name"], split, [ranged(name, row[split]) for name in METRICS])
+        for row in found["runs"]
+        for split in splits
+        if row[split]
+    ]
+    for row in (row for row in found["differences"] if row["n"]):  # folds have no image in common
+        rows.append((row["name"], "− first", [signed(name, row[name]) for name in METRICS]))
+    for row in found["summaries"]:
+        title = f"{len(row['runs'])} runs: {row['label']}"
+        for split in (split for split in splits if row[split]):
+            rows.append((title, split, [spread(name, row[split][name]) for name in METRICS]))
+        if row["pooled"]:
+            rows.append((title, "all images", [ranged(name, row["pooled"]) for name in METRICS]))
+    width = max(len(title) for title, _, _ in rows)
+    lines = [
+        f"{title:<{width}}  {kind:<10}  {'  '.join(f'{cell:<24}' for cell in cells)}".rstrip()
+        for title, kind, cells in [("", "split", [TITLES[name] for name in METRICS]), *rows]
+    ]
+    lines.append("In brackets: 95 % intervals, groups of images resampled.")
+    return "\n".join([*lines, "After ±: the standard deviation of the runs."] if found["summaries"] else lines)

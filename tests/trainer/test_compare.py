@@ -23,6 +23,8 @@ from trainer.metrics import compute_metrics
 from trainer.predictions_file import PREDICTIONS
 from trainer.run_folder import METRICS as METRICS_NAME
 
+SPLITS = ("test", "all images")
+
 # ── What is found ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -73,6 +75,13 @@ def test_folds_are_pooled_and_have_no_difference() -> None:
     assert compare(folds)["summaries"] == []
     assert judge(found["differences"]).level == "unclear"
     assert "fold2" in render(found)
+    shown = table(found)
+    assert "− first" not in shown  # no two have an image in common
+    rows = {
+        split: next(row for row in shown.splitlines() if re.match(rf"3 runs: .*  {split}  ", row)) for split in SPLITS
+    }
+    assert number("accuracy", summary["test"]["accuracy"]["mean"]) + " ± " in rows["test"]
+    assert number("accuracy", together["accuracy"]) + " (" in rows["all images"]
 
 
 def test_folds_that_overlap_are_compared_on_what_both_tested() -> None:
