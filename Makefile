@@ -14,7 +14,7 @@ ifeq ($(filter cpu gpu,$(VARIANT)),)
 $(error Invalid value for VARIANT. Expected cpu or gpu. Received: $(VARIANT))
 endif
 PROCESSES = $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() + 1, 4))')
-IN_PARALLEL = --numprocesses=$(PROCESSES) --dist=loadfile --no-loadscope-reorder
+IN_PARALLEL = --numprocesses=$(PROCESSES) --dist=loadfile
 LOCK = $(if $(filter gpu,$(VARIANT)),gpu,runtime)
 
 .PHONY: demo test test-long test-faults test-container lint bench peers image sbom lock clean

@@ -20,14 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REAL_IMAGES = Path(os.environ.get("CYTOTRAIN_REAL_IMAGES", ROOT.parent / "shared" / "data"))
 COLOURS = {"blue": (70, 80, 200), "green": (60, 180, 80), "red": (200, 70, 60)}
 
-# Files of few tests that take minutes together. They begin first, so that no process is alone with one in the end.
-SLOWEST = ("multiworker", "run", "sweep", "cloud_run", "recipe_runs", "peers", "saving", "learning", "decoded_cache")
-
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in SLOWEST)
 
 
 def image_bytes(

@@ -25,7 +25,7 @@ def cut(counts: NDArray[np.int64], *, folds: int = 5, validation: float = 0.15, 
     return split_into_folds(counts, names(len(counts)), folds=folds, validation_fraction=validation, seed=seed)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(counted, st.integers(2, 6), st.integers(0, 99))
 def test_each_group_is_tested_in_exactly_one_fold_and_no_split_of_a_fold_is_empty(
     counts: NDArray[np.int64], folds: int, seed: int
@@ -37,7 +37,7 @@ def test_each_group_is_tested_in_exactly_one_fold_and_no_split_of_a_fold_is_empt
         assert set(assignment.tolist()) == {TRAIN, VALIDATION, TEST}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(many_groups, st.integers(2, 6), st.integers(0, 99))
 def test_each_fold_has_its_share_of_every_diagnosis_in_every_split(
     sizes: list[list[int]], folds: int, seed: int
@@ -52,7 +52,7 @@ def test_each_fold_has_its_share_of_every_diagnosis_in_every_split(
             assert (np.abs(found - wanted) <= np.maximum(0.02 * counts.sum(axis=0), largest)).all()
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(counted, st.integers(2, 5), st.randoms(use_true_random=False))
 def test_the_order_of_the_groups_plays_no_part(counts: NDArray[np.int64], folds: int, random: Random) -> None:
     plain = cut(counts, folds=folds)

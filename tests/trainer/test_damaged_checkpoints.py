@@ -124,7 +124,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(data=st.data(), file=st.sampled_from([*FILES, "../last.json"]), bit=st.integers(0, 7))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_flipped_bit_and_any_cut_is_found(three: Path, data: st.DataObject, file: str, bit: int) -> None:
     path = three / "step-00000003" / file
     whole = path.read_bytes()
